@@ -1,0 +1,65 @@
+/**
+ * The errors a user of the library can catch. Each carries a `code` that stays the same between versions,
+ * a one-line message (what was expected, what was found, where) and, where one exists, a `hint`: what to do.
+ *
+ * No message ever holds a password, token, seed or the user part of a URL.
+ */
+
+export type ErrorCode =
+  /** Bad options, arguments or configuration. */
+  | 'USAGE'
+  /** A file is not what it should be: wrong magic, damaged, truncated, contradicting itself. */
+  | 'FORMAT'
+  /** The source database cannot be used: missing, a directory, not SQLite, unreadable, changed its page size. */
+  | 'DATABASE'
+  /** No consistent image of the source could be proven within the bound. */
+  | 'CAPTURE'
+  /** The replica cannot be reached or refuses: server away, wrong password, bucket missing, folder unreadable. */
+  | 'REPLICA'
+  /** Another writer put something where ours should go. */
+  | 'CONFLICT'
+  /** The replica holds nothing that answers the request: no snapshot, no such TXID or moment, a hole in the chain. */
+  | 'NOT_FOUND'
+  /** The output path exists or cannot be written. */
+  | 'OUTPUT'
+  /** A restored or compared database is damaged or differs. */
+  | 'VERIFY'
+  /** The caller's AbortSignal fired. */
+  | 'ABORTED';
+
+export interface ErrorDetails {
+  /** What the user can do about it, one sentence. */
+  readonly hint?: string;
+  readonly cause?: unknown;
+}
+
+export class JetliteError extends Error {
+  readonly code: ErrorCode;
+  readonly hint: string | undefined;
+
+  constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.name = 'JetliteError';
+    this.code = code;
+    this.hint = details.hint;
+  }
+}
+
+/** A file that is not what it claims to be. `where` names the place: "frame 12", "page 7", "the trailer". */
+export class FormatError extends JetliteError {
+  readonly where: string;
+
+  constructor(where: string, message: string, details: ErrorDetails = {}) {
+    super('FORMAT', `${where}: ${message}`, details);
+    this.name = 'FormatError';
+    this.where = where;
+  }
+}
+
+/** Another writer's file stands where ours should go; this writer stops and touches nothing. */
+export class ConflictError extends JetliteError {
+  constructor(message: string, details: ErrorDetails = {}) {
+    super('CONFLICT', message, details);
+    this.name = 'ConflictError';
+  }
+}

@@ -1,0 +1,74 @@
+/**
+ * Where LTX files live. One small interface; a folder, a NATS bucket and a zip file implement it.
+ *
+ * Invariants every home keeps:
+ * 1. A file is visible under its name only when all its bytes are durable: what `write` returned for is there,
+ *    what it threw for is not (or is byte for byte ours, see 3).
+ * 2. A level-0 file is created only if its name never existed. Otherwise `write` throws a ConflictError and
+ *    nothing has changed.
+ * 3. Writing again exactly what this replica object has already put (same name, same bytes) is success.
+ * 4. `list` shows only files whose names parse; everything else is left alone.
+ */
+
+/** One LTX file of a replica as its listing shows it. */
+export interface LtxFileInfo {
+  /** 0 as captured, 1..8 merged, 9 full snapshots. */
+  readonly level: number;
+  readonly minTxid: bigint;
+  readonly maxTxid: bigint;
+  /** Bytes. */
+  readonly size: number;
+  /** The file's time, milliseconds since the epoch: the time of its last commit. */
+  readonly timestampMs: number;
+  /** What names exactly this version of the file in its home (NATS: the meta's sequence and nuid). Opaque. */
+  readonly version?: string;
+}
+
+/** What a writer says of a file before its bytes. */
+export interface LtxFileTarget {
+  readonly level: number;
+  readonly minTxid: bigint;
+  readonly maxTxid: bigint;
+  readonly timestampMs: number;
+}
+
+/** Bytes to write, in order. A function, so that a failed put can start again from the first byte. */
+export type ByteSource = () => AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
+
+export interface ReadRange {
+  /** First byte. */
+  readonly offset: number;
+  /** Number of bytes; the end of the file may come earlier. */
+  readonly length: number;
+}
+
+export interface Replica {
+  /** For messages: where this is, with everything secret left out. */
+  readonly url: string;
+
+  /** The files of one level, or of all levels, ascending by level, then minTxid, then maxTxid. */
+  list(level?: number): Promise<LtxFileInfo[]>;
+
+  /**
+   * The bytes of a file, whole or a range of it. A chunk is the consumer's only until it asks for the next.
+   * Throws JetliteError NOT_FOUND if the file is no longer there, FORMAT if its home can tell that it is damaged.
+   */
+  read(file: LtxFileInfo, range?: ReadRange): AsyncIterable<Uint8Array>;
+
+  /** Puts a file; resolves when it is durable. See invariants 1 to 3. */
+  write(target: LtxFileTarget, content: ByteSource, signal?: AbortSignal): Promise<LtxFileInfo>;
+
+  /** Removes exactly these versions; a file that is gone already is no error. */
+  remove(files: readonly LtxFileInfo[]): Promise<void>;
+
+  /** New and changed files from now on, as the home learns of them. Ends when the signal fires. */
+  watch(signal: AbortSignal): AsyncIterable<LtxFileInfo>;
+
+  /** A small companion (page sums, lease) under `jetlite/`, invisible to other programs. Undefined if absent. */
+  readExtra(name: string): Promise<Uint8Array | undefined>;
+  writeExtra(name: string, bytes: Uint8Array): Promise<void>;
+  removeExtra(name: string): Promise<void>;
+
+  /** Lets go of connections and handles. Nothing may be called afterwards. */
+  close(): Promise<void>;
+}
