@@ -7,6 +7,7 @@
  */
 
 import { FormatError } from '../errors.js';
+import { isPageSize } from '../sqlite/database.js';
 
 export const LTX_HEADER_SIZE = 100;
 
@@ -110,7 +111,7 @@ function checkHeader(header: LtxHeader, where: string): void {
   const { flags, pageSize, commit, minTxid, maxTxid, timestampMs, preApplyChecksum, walOffset, walSize } =
     header;
   if (flags !== 0 && flags !== LTX_FLAG_NO_CHECKSUM) refuse('flags 0 or 2', hex(flags));
-  if (!(pageSize >= 512 && pageSize <= 65536 && (pageSize & (pageSize - 1)) === 0)) {
+  if (!isPageSize(pageSize)) {
     refuse('a page size that is a power of two from 512 to 65536', pageSize);
   }
   if (!isU32(commit) || commit === 0) refuse('a database of at least one page', commit);

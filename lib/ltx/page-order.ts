@@ -4,12 +4,8 @@
  */
 
 import { FormatError } from '../errors.js';
+import { lockPage } from '../sqlite/database.js';
 import { isSnapshot, type LtxHeader } from './header.js';
-
-/** The page that SQLite reserves for file locks: the one with byte 2^30. */
-export function lockPage(pageSize: number): number {
-  return 0x40000000 / pageSize + 1;
-}
 
 export class PageOrder {
   readonly #name: string;

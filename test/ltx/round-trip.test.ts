@@ -30,7 +30,8 @@ test('what the encoder writes the decoder reads, in pieces of any size', async (
   const pages = new Map<number, Uint8Array>();
   for (let pgno = 1; pgno <= header.commit; pgno++) {
     const page = new Uint8Array(header.pageSize);
-    for (let i = 0; i < page.length; i++) page[i] = pgno % 3 === 0 ? Math.imul(i + pgno, 0x9e3779b1) >>> 24 : (i * pgno) & 0x1f;
+    for (let i = 0; i < page.length; i++)
+      page[i] = pgno % 3 === 0 ? Math.imul(i + pgno, 0x9e3779b1) >>> 24 : (i * pgno) & 0x1f;
     pages.set(pgno, page);
   }
   const encoder = new LtxEncoder(header);
