@@ -3,10 +3,11 @@
  *
  * Invariants every home keeps:
  * 1. A file is visible under its name only when all its bytes are durable: what `write` returned for is there,
- *    what it threw for is not (or is byte for byte ours, see 3).
+ *    what it threw for is not (or is byte for byte the same, see 3).
  * 2. A level-0 file is created only if its name never existed. Otherwise `write` throws a ConflictError and
  *    nothing has changed.
- * 3. Writing again exactly what this replica object has already put (same name, same bytes) is success.
+ * 3. Writing again the very bytes that stand under a name is success: a put is repeated after a lost acknowledgement,
+ *    or by the same writer after a restart.
  * 4. `list` shows only files whose names parse; everything else is left alone.
  */
 
@@ -30,6 +31,11 @@ export interface LtxFileTarget {
   readonly minTxid: bigint;
   readonly maxTxid: bigint;
   readonly timestampMs: number;
+  /**
+   * Level 1 and above: the `version` of the file this one replaces, as listed; if another stands there by now, `write`
+   * throws a ConflictError. Left out, it replaces whatever stands under the name when the write begins.
+   */
+  readonly replaces?: string;
 }
 
 /** Bytes to write, in order. A function, so that a failed put can start again from the first byte. */
@@ -58,7 +64,10 @@ export interface Replica {
   /** Puts a file; resolves when it is durable. See invariants 1 to 3. */
   write(target: LtxFileTarget, content: ByteSource, signal?: AbortSignal): Promise<LtxFileInfo>;
 
-  /** Removes exactly these versions; a file that is gone already is no error. */
+  /**
+   * Removes exactly these versions; a file that is gone already is no error. One that another writer replaced since
+   * it was listed stays, and a ConflictError says so.
+   */
   remove(files: readonly LtxFileInfo[]): Promise<void>;
 
   /** New and changed files from now on, as the home learns of them. Ends when the signal fires. */

@@ -1,0 +1,416 @@
+/**
+ * A replica in a folder, laid out as Litestream does: `ltx/<level>/<min>-<max>.ltx`.
+ *
+ * 1. A file is written under a temporary name in the folder of its final one, synced, and only then given that
+ *    name; the folder is synced before `write` returns. What failed leaves nothing behind; what a killed writer
+ *    left is removed by a later one, once the file system's own clock shows that it has not been touched for an hour.
+ * 2. At level 0 the name is given by an exclusive hard link, which fails if the name is taken. A listing follows: a
+ *    higher TXID there was put by another writer, so ours is taken back.
+ * 3. A file's modification time is the time of its LTX header, to the millisecond: that is what Litestream reads.
+ * 4. The folder comes into being with the first write, so that a mistyped path given to a reader creates nothing.
+ */
+
+import { randomBytes } from 'node:crypto';
+import type { BigIntStats } from 'node:fs';
+import {
+  type FileHandle,
+  link,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  rename,
+  stat,
+  unlink,
+} from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { ConflictError, FormatError, JetliteError } from '../errors.js';
+import { formatTxid, parseLtxFileName } from '../ltx/header.js';
+import { folderError, isMissing } from './folder-error.js';
+import { watchFolder } from './folder-watch.js';
+import {
+  compareFiles,
+  extraPath,
+  type LtxName,
+  levelFolder,
+  ltxPath,
+  parseLevel,
+  parseLtxPath,
+} from './names.js';
+import type { ByteSource, LtxFileInfo, LtxFileTarget, ReadRange, Replica } from './replica.js';
+
+const READ_SIZE = 1024 * 1024;
+const STATS_AT_ONCE = 64;
+const STALE_TEMPORARY_MS = 3_600_000n;
+const ONE_WRITER = 'Only one program may write a replica: stop one of them, or give each its own folder.';
+const TEMPORARY = /^\..+\.[0-9a-f]{16}\.tmp$/;
+
+/**
+ * The replica in `folder`, which need not exist yet. Throws JetliteError REPLICA if something that is not a folder
+ * stands there or it cannot be looked at.
+ */
+export async function openFileReplica(folder: string): Promise<Replica> {
+  const root = resolve(folder);
+  try {
+    if (!(await stat(root)).isDirectory()) {
+      throw new JetliteError('REPLICA', `expected a folder at ${root}, found a file`, {
+        hint: 'Name the folder that holds the replica; it is created when nothing is there.',
+      });
+    }
+  } catch (error) {
+    if (!isMissing(error)) throw folderError(error, 'open', root);
+  }
+  return new FileReplica(root);
+}
+
+class FileReplica implements Replica {
+  readonly url: string;
+  readonly #root: string;
+  /** Folders that this object has seen to: they exist, durably, and hold no stale temporary file. */
+  readonly #prepared = new Set<string>();
+
+  constructor(root: string) {
+    this.#root = root;
+    this.url = pathToFileURL(root).href;
+  }
+
+  async list(level?: number): Promise<LtxFileInfo[]> {
+    const levels = level === undefined ? await this.#levels() : [level];
+    const files: LtxFileInfo[] = [];
+    for (const one of levels) files.push(...(await this.#listLevel(one)));
+    return files.sort(compareFiles);
+  }
+
+  async *read(file: LtxFileInfo, range?: ReadRange): AsyncGenerator<Uint8Array> {
+    const path = this.#path(file);
+    let handle: FileHandle;
+    try {
+      handle = await open(path, 'r');
+    } catch (error) {
+      throw isMissing(error) ? gone(path) : folderError(error, 'read', path);
+    }
+    try {
+      const found = await handle.stat({ bigint: true });
+      if (file.version !== undefined && versionOf(found) !== file.version) throw gone(path);
+      const size = Number(found.size);
+      let position = Math.min(range?.offset ?? 0, size);
+      const end = range === undefined ? size : Math.min(position + range.length, size);
+      const buffer = new Uint8Array(Math.min(READ_SIZE, end - position));
+      while (position < end) {
+        const wanted = Math.min(buffer.length, end - position);
+        const { bytesRead } = await handle.read(buffer, 0, wanted, position);
+        if (bytesRead === 0) {
+          throw new FormatError(
+            path,
+            `expected ${size} bytes, found ${position}: it was cut while it was read`,
+          );
+        }
+        position += bytesRead;
+        yield buffer.subarray(0, bytesRead);
+      }
+    } catch (error) {
+      throw folderError(error, 'read', path);
+    } finally {
+      await handle.close();
+    }
+  }
+
+  async write(target: LtxFileTarget, content: ByteSource, signal?: AbortSignal): Promise<LtxFileInfo> {
+    const path = this.#path(target);
+    await this.#put(
+      path,
+      (temporary) => writeSynced(temporary, content(), signal, target.timestampMs),
+      async (temporary) => {
+        if (target.level !== 0) {
+          if (target.replaces !== undefined) await expectVersion(path, target.replaces);
+          await rename(temporary, path);
+        } else {
+          if (await linkExclusively(temporary, path)) await expectNothingAbove(target, path);
+          await unlink(temporary);
+        }
+      },
+    );
+    return infoOf(target, await stat(path, { bigint: true }));
+  }
+
+  async remove(files: readonly LtxFileInfo[]): Promise<void> {
+    const folders = new Set<string>();
+    for (const file of files) {
+      const path = this.#path(file);
+      try {
+        if ((await foundVersion(path)) === undefined) continue;
+        if (file.version !== undefined) await expectVersion(path, file.version);
+        await unlinkIfThere(path);
+        folders.add(dirname(path));
+      } catch (error) {
+        throw folderError(error, 'remove', path);
+      }
+    }
+    for (const folder of folders) await syncFolder(folder);
+  }
+
+  watch(signal: AbortSignal): AsyncIterable<LtxFileInfo> {
+    return watchFolder(
+      { root: this.#root, list: () => this.list(), look: (path) => this.#look(path) },
+      signal,
+    );
+  }
+
+  async readExtra(name: string): Promise<Uint8Array | undefined> {
+    const path = join(this.#root, extraPath(name));
+    try {
+      return await readFile(path);
+    } catch (error) {
+      if (isMissing(error)) return undefined;
+      throw folderError(error, 'read', path);
+    }
+  }
+
+  async writeExtra(name: string, bytes: Uint8Array): Promise<void> {
+    const path = join(this.#root, extraPath(name));
+    await this.#put(
+      path,
+      (temporary) => writeSynced(temporary, [bytes]),
+      (temporary) => rename(temporary, path),
+    );
+  }
+
+  async removeExtra(name: string): Promise<void> {
+    const path = join(this.#root, extraPath(name));
+    try {
+      await unlink(path);
+      await syncFolder(dirname(path));
+    } catch (error) {
+      if (!isMissing(error)) throw folderError(error, 'remove', path);
+    }
+  }
+
+  async close(): Promise<void> {}
+
+  #path(file: LtxName): string {
+    return join(this.#root, ltxPath(file));
+  }
+
+  async #levels(): Promise<number[]> {
+    const folder = join(this.#root, 'ltx');
+    return (await namesIn(folder)).map(parseLevel).filter((level) => level !== undefined);
+  }
+
+  async #listLevel(level: number): Promise<LtxFileInfo[]> {
+    const names = await namesIn(join(this.#root, levelFolder(level)));
+    const files: LtxFileInfo[] = [];
+    for (let i = 0; i < names.length; i += STATS_AT_ONCE) {
+      const batch = names
+        .slice(i, i + STATS_AT_ONCE)
+        .map((name) => this.#look(`${levelFolder(level)}/${name}`));
+      for (const file of await Promise.all(batch)) {
+        if (file !== undefined) files.push(file);
+      }
+    }
+    return files;
+  }
+
+  /** Undefined for what is no LTX file or is gone. */
+  async #look(path: string): Promise<LtxFileInfo | undefined> {
+    const name = parseLtxPath(path);
+    if (name === undefined) return undefined;
+    try {
+      const found = await stat(join(this.#root, path), { bigint: true });
+      return found.isFile() ? infoOf(name, found) : undefined;
+    } catch (error) {
+      if (isMissing(error)) return undefined;
+      throw folderError(error, 'look at', join(this.#root, path));
+    }
+  }
+
+  /** Writes under a temporary name, then gives it the final one; what fails leaves neither. */
+  async #put(
+    path: string,
+    write: (temporary: string) => Promise<void>,
+    giveName: (temporary: string) => Promise<void>,
+  ): Promise<void> {
+    const folder = dirname(path);
+    const temporary = join(folder, `.${basename(path)}.${randomBytes(8).toString('hex')}.tmp`);
+    try {
+      if (!this.#prepared.has(folder)) await makeFolder(folder);
+      await write(temporary);
+      if (!this.#prepared.has(folder)) await removeStaleTemporaries(folder, temporary);
+      this.#prepared.add(folder);
+      await giveName(temporary);
+      await syncFolder(folder);
+    } catch (error) {
+      this.#prepared.delete(folder);
+      await unlink(temporary).catch(() => {}); // The first error is the one to report.
+      throw folderError(error, 'write', path);
+    }
+  }
+}
+
+function infoOf(file: LtxName, found: BigIntStats): LtxFileInfo {
+  return {
+    level: file.level,
+    minTxid: file.minTxid,
+    maxTxid: file.maxTxid,
+    size: Number(found.size),
+    timestampMs: Number(found.mtimeMs),
+    version: versionOf(found),
+  };
+}
+
+/** The change time is no part of it: taking away the temporary name of a linked file moves it. */
+function versionOf(found: BigIntStats): string {
+  return `${found.ino}:${found.size}:${found.mtimeNs}`;
+}
+
+async function foundVersion(path: string): Promise<string | undefined> {
+  try {
+    return versionOf(await stat(path, { bigint: true }));
+  } catch (error) {
+    if (isMissing(error)) return undefined;
+    throw error;
+  }
+}
+
+async function expectVersion(path: string, version: string): Promise<void> {
+  const found = await foundVersion(path);
+  if (found === version) return;
+  const what = found === undefined ? 'removed' : 'replaced';
+  throw new ConflictError(`${path} was ${what} by another writer since it was listed`, { hint: ONE_WRITER });
+}
+
+async function expectNothingAbove(target: LtxFileTarget, path: string): Promise<void> {
+  for (const name of await namesIn(dirname(path))) {
+    const other = parseLtxFileName(name);
+    if (other === undefined || other.maxTxid <= target.maxTxid) continue;
+    await unlink(path);
+    await syncFolder(dirname(path));
+    throw conflict(join(dirname(path), name), `above TXID ${formatTxid(target.maxTxid)} of this one`);
+  }
+}
+
+function gone(path: string): JetliteError {
+  return new JetliteError('NOT_FOUND', `${path} was removed or replaced after it was listed`);
+}
+
+function conflict(path: string, why: string): ConflictError {
+  return new ConflictError(`another writer put ${path}, ${why}`, {
+    hint: ONE_WRITER,
+  });
+}
+
+/** Makes a folder, private, and every folder above it that is missing; each new one's parent is synced. */
+async function makeFolder(folder: string): Promise<void> {
+  const first = await mkdir(folder, { recursive: true, mode: 0o700 });
+  if (first === undefined) return;
+  for (let made = folder; made.length >= first.length; made = dirname(made)) await syncFolder(dirname(made));
+}
+
+/** `ours` was written just now, so its times are the file system's present. */
+async function removeStaleTemporaries(folder: string, ours: string): Promise<void> {
+  const now = (await stat(ours, { bigint: true })).ctimeMs;
+  for (const name of await namesIn(folder)) {
+    if (!TEMPORARY.test(name)) continue;
+    const path = join(folder, name);
+    try {
+      if (now - (await stat(path, { bigint: true })).ctimeMs > STALE_TEMPORARY_MS) await unlink(path);
+    } catch (error) {
+      if (!isMissing(error)) throw error;
+    }
+  }
+}
+
+/** Writes a new private file and makes its bytes durable; the modification time, if any, before the sync. */
+async function writeSynced(
+  path: string,
+  content: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+  signal?: AbortSignal,
+  timestampMs?: number,
+): Promise<void> {
+  const handle = await open(path, 'wx', 0o600);
+  try {
+    for await (const bytes of content) {
+      if (signal?.aborted)
+        throw new JetliteError('ABORTED', `writing ${path} was stopped`, { cause: signal.reason });
+      for (let from = 0; from < bytes.length; ) {
+        from += (await handle.write(bytes, from, bytes.length - from)).bytesWritten;
+      }
+    }
+    if (timestampMs !== undefined) {
+      // Half a microsecond more: seconds as a float may fall just below the millisecond and be cut down to the last.
+      const seconds = (timestampMs * 1000 + 0.5) / 1e6;
+      await handle.utimes(seconds, seconds);
+    }
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+/** True if the name was free and is ours now, false if the same bytes stand there. Else throws ConflictError. */
+async function linkExclusively(temporary: string, path: string): Promise<boolean> {
+  try {
+    await link(temporary, path);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+  }
+  if (await sameBytes(temporary, path)) return false;
+  throw conflict(path, 'where this one wanted to put its own');
+}
+
+async function sameBytes(a: string, b: string): Promise<boolean> {
+  const one = await open(a, 'r');
+  try {
+    const other = await open(b, 'r');
+    try {
+      const size = (await one.stat()).size;
+      if ((await other.stat()).size !== size) return false;
+      const left = new Uint8Array(Math.min(READ_SIZE, size));
+      const right = new Uint8Array(left.length);
+      for (let position = 0; position < size; ) {
+        const { bytesRead } = await one.read(left, 0, left.length, position);
+        await other.read(right, 0, bytesRead, position);
+        if (
+          bytesRead === 0 ||
+          Buffer.compare(left.subarray(0, bytesRead), right.subarray(0, bytesRead)) !== 0
+        ) {
+          return false;
+        }
+        position += bytesRead;
+      }
+      return true;
+    } finally {
+      await other.close();
+    }
+  } finally {
+    await one.close();
+  }
+}
+
+/** The names in a folder; none if it is not there. */
+async function namesIn(folder: string): Promise<string[]> {
+  try {
+    return await readdir(folder);
+  } catch (error) {
+    if (isMissing(error)) return [];
+    throw folderError(error, 'list', folder);
+  }
+}
+
+async function unlinkIfThere(path: string): Promise<void> {
+  try {
+    await unlink(path);
+  } catch (error) {
+    if (!isMissing(error)) throw folderError(error, 'remove', path);
+  }
+}
+
+async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, 'r');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}

@@ -1,0 +1,65 @@
+/**
+ * The names LTX files have in every home: `ltx/<level>/<min>-<max>.ltx`, Litestream's layout. Companions that no
+ * other program reads stand under `jetlite/`.
+ */
+
+import { JetliteError } from '../errors.js';
+import { ltxFileName, parseLtxFileName } from '../ltx/header.js';
+
+/** Full snapshots stand at this level; 0 holds files as captured, those between hold merged ones. */
+export const SNAPSHOT_LEVEL = 9;
+
+/** What a name says of a file. */
+export interface LtxName {
+  readonly level: number;
+  readonly minTxid: bigint;
+  readonly maxTxid: bigint;
+}
+
+/** The folder of a level, relative to the replica's root. */
+export function levelFolder(level: number): string {
+  return `ltx/${level}`;
+}
+
+/** The name of a file, relative to the replica's root. Throws USAGE for what no LTX file can be called. */
+export function ltxPath(file: LtxName): string {
+  const { level, minTxid, maxTxid } = file;
+  if (!Number.isInteger(level) || level < 0 || level > SNAPSHOT_LEVEL || minTxid < 1n || maxTxid < minTxid) {
+    throw new JetliteError(
+      'USAGE',
+      `level ${level}, TXIDs ${minTxid} to ${maxTxid}: no LTX file is called so`,
+    );
+  }
+  return `${levelFolder(level)}/${ltxFileName(minTxid, maxTxid)}`;
+}
+
+/** The level that a folder under `ltx/` is for; undefined if it is none. */
+export function parseLevel(name: string): number | undefined {
+  return /^[0-9]$/.test(name) ? Number(name) : undefined;
+}
+
+/** The reverse of `ltxPath`; undefined for every other name. */
+export function parseLtxPath(path: string): LtxName | undefined {
+  const parts = path.split('/');
+  if (parts.length !== 3 || parts[0] !== 'ltx') return undefined;
+  const level = parseLevel(parts[1]);
+  const txids = parseLtxFileName(parts[2]);
+  return level === undefined || txids === undefined ? undefined : { level, ...txids };
+}
+
+/** The order of a listing: by level, then first, then last transaction. */
+export function compareFiles(a: LtxName, b: LtxName): number {
+  if (a.level !== b.level) return a.level - b.level;
+  if (a.minTxid !== b.minTxid) return a.minTxid < b.minTxid ? -1 : 1;
+  if (a.maxTxid !== b.maxTxid) return a.maxTxid < b.maxTxid ? -1 : 1;
+  return 0;
+}
+
+/** Where the companion `name` stands, relative to the replica's root. */
+export function extraPath(name: string): string {
+  const parts = name.split('/');
+  if (parts.some((part) => !/^[A-Za-z0-9_-][A-Za-z0-9._-]*$/.test(part))) {
+    throw new JetliteError('USAGE', `${JSON.stringify(name)} cannot name a companion file`);
+  }
+  return `jetlite/${name}`;
+}

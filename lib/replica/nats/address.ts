@@ -1,0 +1,85 @@
+/** Addresses of NATS servers as users write them: in a replica's URL, in NATS_URL, in a configuration file. */
+
+import { JetliteError } from '../../errors.js';
+
+export const DEFAULT_PORT = 4222;
+
+/** Where the servers of one cluster are, and the credentials their URLs carried. */
+export interface NatsServers {
+  /** `host:port` each, IPv6 hosts in brackets. */
+  readonly hosts: readonly string[];
+  /** True if a `tls://` said so: no connection without it. */
+  readonly tls: boolean;
+  readonly username?: string;
+  readonly password?: string;
+  /** A user without a password is a token, as in every NATS client. */
+  readonly token?: string;
+}
+
+/** A URL as it may be shown: everything before the last @ is left out, whatever it is. */
+export function withoutUserInfo(url: string): string {
+  const at = url.lastIndexOf('@');
+  if (at === -1) return url;
+  const scheme = /^[a-z]+:\/\//i.exec(url)?.[0] ?? '';
+  return `${scheme}***@${url.slice(at + 1)}`;
+}
+
+/** Parses `[nats://|tls://][user:pass@]host[:port]`, several separated by commas. Throws USAGE. */
+export function parseNatsServers(text: string): NatsServers {
+  const shown = withoutUserInfo(text);
+  const hosts: string[] = [];
+  let tls = false;
+  let credentials: { username: string; password: string } | { token: string } | undefined;
+  for (const part of text.split(',')) {
+    const [, scheme, userInfo, host, port] = matchServer(part.trim(), shown);
+    if (scheme?.toLowerCase() === 'tls') tls = true;
+    hosts.push(`${host}:${port === undefined ? DEFAULT_PORT : checkedPort(port, shown)}`);
+    if (userInfo === undefined) continue;
+    // A password with a comma in it must not become the name of a server.
+    if (credentials === undefined && hosts.length > 1) throw misplacedCredentials(shown);
+    credentials = parseUserInfo(userInfo, shown);
+  }
+  return { hosts, tls, ...credentials };
+}
+
+function matchServer(text: string, shown: string): RegExpExecArray {
+  const match = /^(?:(nats|tls):\/\/)?(?:(.*)@)?(\[[0-9a-f:.]+\]|[^\s:/@[\]]+)(?::([^:/]*))?\/?$/is.exec(
+    text,
+  );
+  if (match !== null) return match;
+  throw new JetliteError('USAGE', `expected [user:password@]host[:port] of a NATS server in ${shown}`, {
+    hint: 'Percent-encode the characters @ : / , % in a user or password.',
+  });
+}
+
+function misplacedCredentials(shown: string): JetliteError {
+  return new JetliteError(
+    'USAGE',
+    `expected credentials at the first server of the list, if at any, in ${shown}`,
+    {
+      hint: 'Percent-encode a comma in a user or password as %2C.',
+    },
+  );
+}
+
+function checkedPort(port: string, shown: string): number {
+  const number = Number(port);
+  if (/^\d+$/.test(port) && number >= 1 && number <= 65535) return number;
+  throw new JetliteError('USAGE', `expected a port from 1 to 65535 in ${shown}`);
+}
+
+function parseUserInfo(
+  text: string,
+  shown: string,
+): { username: string; password: string } | { token: string } {
+  const colon = text.indexOf(':');
+  try {
+    if (colon === -1) return { token: decodeURIComponent(text) };
+    return {
+      username: decodeURIComponent(text.slice(0, colon)),
+      password: decodeURIComponent(text.slice(colon + 1)),
+    };
+  } catch {
+    throw new JetliteError('USAGE', `a % in the credentials is not followed by two hex digits in ${shown}`);
+  }
+}

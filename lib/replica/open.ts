@@ -1,0 +1,127 @@
+/**
+ * From the text a user writes to an open replica.
+ *
+ * `nats://[user:pass@]host[:port][,host[:port]…]/BUCKET[/prefix]`, the same with `tls://`, `nats:///BUCKET` with the
+ * server from NATS_URL, `file:///folder`, or a plain path of a folder.
+ */
+
+import { homedir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { JetliteError } from '../errors.js';
+import { openFileReplica } from './file.js';
+import { type NatsServers, parseNatsServers, withoutUserInfo } from './nats/address.js';
+import type { NatsOptions } from './nats/connect.js';
+import type { Replica } from './replica.js';
+
+export type ReplicaAddress =
+  | { readonly kind: 'file'; readonly folder: string }
+  | {
+      readonly kind: 'nats';
+      /** Undefined where NATS_URL is to name them. */
+      readonly servers: NatsServers | undefined;
+      readonly bucket: string;
+      /** What the names of all objects begin with, without a slash at the end; empty for none. */
+      readonly prefix: string;
+    };
+
+export interface ReplicaOptions {
+  /** How to connect to NATS: credentials, TLS, timeouts. What is given here goes before what a URL says. */
+  readonly nats?: NatsOptions;
+  /** Write even into a bucket whose settings let the server drop parts of a replica. */
+  readonly allowUnsafeBucket?: boolean;
+  /** One line each, for what works but should be looked at. */
+  readonly onWarning?: (message: string) => void;
+  /** Where NATS_URL and NATS_CREDS are looked up; by default the process's own environment. */
+  readonly env?: Readonly<Record<string, string | undefined>>;
+}
+
+const SCHEMES = 'nats://HOST/BUCKET[/PREFIX], tls://HOST/BUCKET[/PREFIX], file:///FOLDER or a path';
+
+/** Opens the replica at an address. Throws USAGE for an address that cannot be one, REPLICA if it is out of reach. */
+export async function openReplica(
+  address: string | ReplicaAddress,
+  _options: ReplicaOptions = {},
+): Promise<Replica> {
+  const parsed = typeof address === 'string' ? parseReplicaUrl(address) : address;
+  if (parsed.kind === 'file') return openFileReplica(parsed.folder);
+  throw usage('NATS replicas cannot be opened yet');
+}
+
+/** What a replica URL or path names. Nothing is looked at or connected to. Throws USAGE, never showing credentials. */
+export function parseReplicaUrl(text: string): ReplicaAddress {
+  if (text.trim() === '') throw usage('the replica URL is empty');
+  const scheme = /^([A-Za-z][A-Za-z0-9+.-]*):\/\//.exec(text)?.[1].toLowerCase();
+  if (scheme === 'nats' || scheme === 'tls') return parseNatsUrl(text);
+  if (scheme === 'file') return fileAddress(folderOfUrl(text));
+  if (scheme !== undefined) throw usage(`${scheme}:// is no kind of replica that Jetlite knows`);
+  return fileAddress(resolve(text.startsWith('~/') ? join(homedir(), text.slice(2)) : text));
+}
+
+function fileAddress(folder: string): ReplicaAddress {
+  if (/\.zip$/i.test(folder)) {
+    throw new JetliteError('USAGE', `${folder}: replicas in a zip file are not supported yet`, {
+      hint: 'Name a folder instead.',
+    });
+  }
+  return { kind: 'file', folder };
+}
+
+function folderOfUrl(text: string): string {
+  try {
+    return fileURLToPath(text);
+  } catch (error) {
+    throw new JetliteError('USAGE', `expected file:///FOLDER with three slashes, found ${text}`, {
+      cause: error,
+    });
+  }
+}
+
+function parseNatsUrl(text: string): ReplicaAddress {
+  const shown = withoutUserInfo(text);
+  // Credentials may come before every server of the list; the bucket follows the first slash after the last.
+  const [, scheme, rest] = /^([a-z]+):\/\/(.*)$/is.exec(
+    text.trim().replace(/,(?:nats|tls):\/\//gi, ','),
+  ) as RegExpExecArray;
+  const slash = rest.indexOf('/', rest.lastIndexOf('@') + 1);
+  const authority = slash === -1 ? rest : rest.slice(0, slash);
+  if (/[?#]/.test(slash === -1 ? authority : rest.slice(slash))) {
+    throw usage(
+      `a NATS replica URL takes no ? and no #: ${shown}`,
+      'Give options as flags or in the configuration file.',
+    );
+  }
+  const segments =
+    slash === -1
+      ? []
+      : rest
+          .slice(slash + 1)
+          .replace(/\/+$/, '')
+          .split('/');
+  const [bucket, ...prefix] = segments.map((segment) => decoded(segment, shown));
+  if (bucket === undefined || bucket === '') {
+    throw usage(`the URL names no bucket: ${shown}`, 'Write it behind the server: nats://HOST/BUCKET.');
+  }
+  if (!/^[A-Za-z0-9_-]+$/.test(bucket)) {
+    throw usage(
+      `${JSON.stringify(bucket)} cannot be a bucket: expected letters, digits, - and _ in ${shown}`,
+    );
+  }
+  if (prefix.some((part) => part === '' || part === '.' || part === '..')) {
+    throw usage(`the prefix after the bucket has an empty part, . or .. in ${shown}`);
+  }
+  const servers = authority === '' ? undefined : parseNatsServers(`${scheme}://${authority}`);
+  return { kind: 'nats', servers, bucket, prefix: prefix.join('/') };
+}
+
+function decoded(segment: string, shown: string): string {
+  try {
+    return decodeURIComponent(segment);
+  } catch {
+    throw usage(`a % is not followed by two hex digits in ${shown}`);
+  }
+}
+
+function usage(message: string, hint = `Give a replica as ${SCHEMES}.`): JetliteError {
+  return new JetliteError('USAGE', message, { hint });
+}
