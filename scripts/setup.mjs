@@ -19,6 +19,7 @@ const builtStamp = join(dist, '.built');
 export function setup() {
   requireNode();
   if (!installed()) {
+    // Without the log level npm warns that sqlite-wasm asks for Node 22; what is used of it runs on 20 too.
     step('install', 'npm ci', () => npm(['ci', '--include=dev', '--loglevel=error']));
   }
   if (!built()) {
