@@ -1,6 +1,6 @@
 /**
  * Node's `spec` reporter with two additions: the closing lines begin with `#` as in TAP, so that whatever
- * counts tests can read them, and a file that ran out of time names the test that was running.
+ * counts tests can read them, and a file that ran out of time names the tests that were running.
  */
 
 import { Readable } from 'node:stream';
@@ -14,17 +14,21 @@ export default async function* report(events) {
 async function* watched(events) {
   const running = new Map();
   for await (const event of events) {
-    const { name, nesting, file } = event.data ?? {};
-    const key = `${file}\n${nesting}\n${name}`;
-    if (event.type === 'test:dequeue' && name !== file) running.set(key, name);
-    if (event.type === 'test:complete') running.delete(key);
     yield event;
-    if (event.type === 'test:fail' && event.data.details?.error?.failureType === 'testTimeoutFailure') {
-      for (const [unfinished, test] of running) {
-        if (!unfinished.startsWith(`${file}\n`)) continue;
-        running.delete(unfinished);
-        yield { type: 'test:stderr', data: { file, message: `✖ never ended: ${test} (${file})\n` } };
-      }
+    const { name, nesting, file, details } = event.data ?? {};
+    const key = `${nesting} ${sourceOf(file)} ${name}`;
+    if (event.type === 'test:dequeue' && name !== file) running.set(key, { name, source: sourceOf(file) });
+    if (event.type === 'test:complete') running.delete(key);
+    if (event.type !== 'test:fail' || details.error?.failureType !== 'testTimeoutFailure') continue;
+    for (const [unfinished, { name, source }] of running) {
+      if (source !== sourceOf(file)) continue;
+      running.delete(unfinished);
+      yield { type: 'test:stderr', data: { file, message: `✖ never ended: ${name}\n` } };
     }
   }
+}
+
+/** Tests are known by the place in their source, a file that timed out by what was compiled from it. */
+function sourceOf(file) {
+  return file?.replace(/[\\/]dist([\\/])/, '$1').replace(/\.[jt]s$/, '');
 }
