@@ -1,5 +1,7 @@
 /** How sizes, times and tables are written for people. Machines get plain numbers through `--json`. */
 
+import { formatTxid } from '../lib/ltx/header.js';
+
 const UNITS = ['B', 'kB', 'MB', 'GB', 'TB', 'PB'];
 
 /** 1234567 → "1.2 MB" (decimal units, as disks and networks count). */
@@ -47,5 +49,5 @@ export function formatTable(header: readonly string[], rows: readonly (readonly 
 
 /** A replacer for JSON.stringify: the only 64-bit numbers that reach users are TXIDs, written as in file names. */
 export function showTxid(_key: string, value: unknown): unknown {
-  return typeof value === 'bigint' ? value.toString(16).padStart(16, '0') : value;
+  return typeof value === 'bigint' ? formatTxid(value) : value;
 }

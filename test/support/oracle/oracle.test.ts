@@ -5,7 +5,6 @@ import { copyFile, open, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { peer, peerPath } from '../peers.js';
 import { scratchFolder } from '../scratch.js';
 import { firstDifference, OracleChecker, proveState } from './check.js';
 import { Ledger } from './ledger.js';
@@ -29,7 +28,6 @@ const EVERYTHING: WriterOptions = {
 };
 
 test('every page size, reserved bytes, rollbacks, vacuums and schema changes leave states that are proven', async (t) => {
-  if (!peer(t, 'python3')) return;
   const folder = await scratchFolder(t);
   const checker = new OracleChecker();
   t.after(() => checker.close());
@@ -52,7 +50,6 @@ test('every page size, reserved bytes, rollbacks, vacuums and schema changes lea
 });
 
 test('a writer killed at random, in WAL and in rollback mode, leaves an acknowledged state or the one after it', async (t) => {
-  if (!peer(t, 'python3')) return;
   const folder = await scratchFolder(t);
   const checker = new OracleChecker();
   t.after(() => checker.close());
@@ -105,7 +102,6 @@ async function beforeAndAfter(folder: string): Promise<{ before: Buffer; after: 
 }
 
 test('a copy with only some of a transaction’s pages is rejected, whichever they are', async (t) => {
-  if (!peer(t, 'python3')) return;
   const folder = await scratchFolder(t);
   const checker = new OracleChecker();
   t.after(() => checker.close());
@@ -130,7 +126,6 @@ test('a copy with only some of a transaction’s pages is rejected, whichever th
 });
 
 test('a lost row, a changed byte of a row, an older size and a changed record of the state are rejected', async (t) => {
-  if (!peer(t, 'python3')) return;
   const folder = await scratchFolder(t);
   const checker = new OracleChecker();
   t.after(() => checker.close());
@@ -141,7 +136,7 @@ test('a lost row, a changed byte of a row, an older size and a changed record of
     await writeFile(database, after);
     const code =
       'import sqlite3,sys; c=sqlite3.connect(sys.argv[1]); c.execute(sys.argv[2]); c.commit(); c.close()';
-    assert.equal(spawnSync(peerPath('python3')!, ['-c', code, database, sql]).status, 0);
+    assert.equal(spawnSync('python3', ['-c', code, database, sql]).status, 0);
   };
   await run('UPDATE item SET number = number WHERE id = 7');
   await checker.prove(database);
@@ -165,7 +160,6 @@ test('a lost row, a changed byte of a row, an older size and a changed record of
 });
 
 test('a WAL beside a database counts, and proving it changes neither', async (t) => {
-  if (!peer(t, 'python3')) return;
   const folder = await scratchFolder(t);
   const database = join(folder, 'source.db');
   const writer = await OracleWriter.start(database, { paused: true, autocheckpoint: 0 });
@@ -186,7 +180,6 @@ test('a WAL beside a database counts, and proving it changes neither', async (t)
 });
 
 test('held, rolled back and stepped transactions do as they are told', async (t) => {
-  if (!peer(t, 'python3')) return;
   const folder = await scratchFolder(t);
   const database = join(folder, 'source.db');
   const writer = await OracleWriter.start(database, { paused: true, cacheSize: 10 });
@@ -205,7 +198,6 @@ test('held, rolled back and stepped transactions do as they are told', async (t)
 });
 
 test('firstDifference names the page, and a length that differs', async (t) => {
-  if (!peer(t, 'python3')) return;
   const folder = await scratchFolder(t);
   const [one, other] = [join(folder, 'one.db'), join(folder, 'other.db')];
   await (await OracleWriter.start(one, { commits: 50 })).report();

@@ -9,8 +9,7 @@ Invariants every commit of the writer keeps, and the checker proves:
 3. Every row carries the seq of the commit that last wrote it, and each commit writes at least one row that stays:
    the largest seq of all rows is the oracle's seq.
 4. The balances of table `account` add up to 0 (a transfer changes two rows, usually on two pages).
-All tables but `oracle` have the same four columns: id, seq, number, payload. Tables whose names begin with
-`_litestream_` are not the writer's and count for nothing: Litestream adds them to the databases it replicates.
+All tables but `oracle` have the same four columns: id, seq, number, payload.
 """
 import sqlite3
 import struct
@@ -27,8 +26,6 @@ SCHEMA = (
     'payload BLOB NOT NULL)',
     'CREATE INDEX item_number ON item(number)',
 )
-
-OWN = "substr({column}, 1, 12) <> '_litestream_'"
 
 _row_head = struct.Struct('<qqq').pack
 
@@ -49,8 +46,7 @@ def seal_digest(seq, rows):
 
 def schema_digest(connection, name=None):
     """The digest of the schema entries called `name`, or of all."""
-    query = ('SELECT type, name, tbl_name, sql FROM sqlite_master '
-             f'WHERE sql IS NOT NULL AND {OWN.format(column="tbl_name")}')
+    query = 'SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL'
     rows = connection.execute(query + ' AND name = ?', (name,)) if name else connection.execute(query)
     digest = 0
     for row in rows:
@@ -62,7 +58,7 @@ def tables(connection):
     """The names of the tables whose rows count, in the order of their names."""
     return [name for (name,) in connection.execute(
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name <> 'oracle' "
-        f'AND {OWN.format(column="name")} ORDER BY name')]
+        'ORDER BY name')]
 
 
 def row_digests(connection, table):

@@ -1,0 +1,254 @@
+/**
+ * The configuration file: found, expanded, read and checked. Litestream's files are understood; keys of theirs that have
+ * no meaning here are accepted with a warning, keys nobody knows are refused.
+ */
+
+import { readFile, stat } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { JetliteError } from '../lib/errors.js';
+import { ConfigMap, type Warn } from './config-map.js';
+import { type ReplicaConfig, readReplica } from './config-replica.js';
+import { type LogLevel, type LogType, parseLogLevel } from './log.js';
+import { parseYaml } from './yaml.js';
+
+export interface DatabaseConfig {
+  /** Absolute. */
+  readonly path: string;
+  readonly replica: ReplicaConfig;
+  readonly restoreIfDbNotExists: boolean;
+}
+
+export interface Config {
+  /** The file it came from. */
+  readonly file: string;
+  readonly databases: readonly DatabaseConfig[];
+  readonly logging: { readonly level?: LogLevel; readonly type?: LogType };
+  /** A program to run beside `replicate`. */
+  readonly exec: string | undefined;
+  /** One line each, to be shown once. */
+  readonly warnings: readonly string[];
+}
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+const DEFAULT_FILES = ['/etc/jetlite.yml', '/etc/litestream.yml'];
+
+/** Where a configuration is looked for when no flag names one, the first that is there. */
+function candidates(env: Environment): { file: string; named: string | undefined }[] {
+  const named = ['JETLITE_CONFIG', 'LITESTREAM_CONFIG'].flatMap((variable) => {
+    const file = env[variable];
+    return file ? [{ file, named: variable }] : [];
+  });
+  return [...named, ...DEFAULT_FILES.map((file) => ({ file, named: undefined }))];
+}
+
+/** The file that `--config` or the environment names, else a default one that exists; undefined if there is none. */
+export async function findConfig(flag: string | undefined, env: Environment): Promise<string | undefined> {
+  if (flag !== undefined) return flag;
+  for (const { file, named } of candidates(env)) {
+    // A file that someone named must be there; reading it will say so.
+    if (named !== undefined || (await isFile(file))) return file;
+  }
+  return undefined;
+}
+
+/** For messages: every place that was looked at. */
+export function configPlaces(env: Environment): string {
+  return ['--config', '$JETLITE_CONFIG', '$LITESTREAM_CONFIG', ...DEFAULT_FILES]
+    .filter((place) => !place.startsWith('$') || env[place.slice(1)] === undefined)
+    .join(', ');
+}
+
+/** Reads and checks a file. Throws USAGE, naming file, line and key. */
+export async function loadConfig(file: string, expandEnv: boolean, env: Environment): Promise<Config> {
+  let text: string;
+  try {
+    text = await readFile(file, 'utf8');
+  } catch (error) {
+    const reason = (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'it does not exist' : String(error);
+    throw new JetliteError('USAGE', `cannot read the configuration ${file}: ${reason}`, { cause: error });
+  }
+  return parseConfig(text, file, expandEnv ? env : undefined);
+}
+
+/** `env`: what $VAR and ${VAR} in values stand for; undefined to leave them as they are. */
+export function parseConfig(text: string, file: string, env: Environment | undefined): Config {
+  const warnings: string[] = [];
+  const warn: Warn = (warning) => warnings.push(warning);
+  const expand = (value: string, line: number): string =>
+    env === undefined
+      ? value
+      : expandVariables(value, env, (name) => {
+          warn(`${file}:${line}: the environment variable ${name} is not set; it stands for nothing`);
+        });
+  const root = parseYaml(text, file, expand);
+  if (root === undefined)
+    throw new JetliteError('USAGE', `${file}: the file is empty, expected at least dbs`);
+  const map = new ConfigMap(file, '', root, warn);
+
+  readUnbuilt(map);
+  const logging = readLogging(map.map('logging'));
+  const exec = map.text('exec');
+  const databases = (map.maps('dbs') ?? []).flatMap((section) => readDatabase(section));
+  for (const [key, why] of Object.entries(IGNORED)) map.ignore(key, why);
+  map.end();
+  refuseTwins(databases);
+  return { file, databases: databases.map(({ database }) => database), logging, exec, warnings };
+}
+
+const NOT_YET = 'this version of Jetlite cannot do it yet';
+
+/** What Litestream's files can say at their top and Jetlite does otherwise or not at all. */
+const IGNORED = {
+  socket: 'Jetlite has no control socket',
+  'mcp-addr': 'Jetlite has no MCP server',
+  'heartbeat-url': 'Jetlite sends no heartbeats',
+  'heartbeat-interval': 'Jetlite sends no heartbeats',
+  validation: 'run `jetlite verify` instead',
+  'verify-compaction': 'merged files are always verified',
+  'l0-retention-check-interval': 'Jetlite chooses when to look',
+  'shutdown-sync-timeout': 'the last changes are always uploaded at the end',
+  'shutdown-sync-interval': 'the last changes are always uploaded at the end',
+  'access-key-id': 'it is for S3',
+  'secret-access-key': 'it is for S3',
+} as const;
+
+/** The same for a database. */
+const IGNORED_OF_DATABASE = {
+  'meta-path': 'Jetlite keeps its state in a folder of its own beside the database',
+  'meta-dir': 'Jetlite keeps its state in a folder of its own beside the database',
+  'monitor-interval': 'changes are noticed as they happen',
+  'checkpoint-interval': 'Jetlite never checkpoints',
+  'min-checkpoint-page-count': 'Jetlite never checkpoints',
+  'max-checkpoint-page-count': 'Jetlite never checkpoints',
+  'truncate-page-n': 'Jetlite never checkpoints',
+  'busy-timeout': 'Jetlite takes no locks',
+} as const;
+
+/** Keys whose meaning is settled but whose work is not built: checked all the same. */
+function readUnbuilt(map: ConfigMap): void {
+  if (map.text('addr') !== undefined) map.ignore('addr', NOT_YET);
+  let longest = 0;
+  for (const level of map.maps('levels') ?? []) {
+    const intervalMs = level.duration('interval') ?? level.refuseAll('expected an interval');
+    if (intervalMs <= longest) level.refuse('interval', 'expected longer intervals from level to level');
+    longest = intervalMs;
+    level.end();
+  }
+  map.ignore('levels', NOT_YET);
+  const snapshot = map.map('snapshot');
+  snapshot?.duration('interval');
+  snapshot?.duration('retention');
+  snapshot?.end();
+  map.ignore('snapshot', NOT_YET);
+  map.duration('l0-retention');
+  map.ignore('l0-retention', NOT_YET);
+  const retention = map.map('retention');
+  retention?.flag('enabled');
+  retention?.end();
+  map.ignore('retention', NOT_YET);
+  map.size('spool-max-bytes');
+  map.ignore('spool-max-bytes', NOT_YET);
+}
+
+function readLogging(section: ConfigMap | undefined): Config['logging'] {
+  if (section === undefined) return {};
+  const name = section.text('level');
+  const level = name === undefined ? undefined : parseLogLevel(name);
+  if (name !== undefined && level === undefined) {
+    section.refuse('level', `expected debug, info, warn or error, found "${name}"`);
+  }
+  const type = section.oneOf('type', ['text', 'json']);
+  if (section.flag('stderr') === false) section.ignore('stderr', 'the log always goes to stderr');
+  section.ignore('source', 'the log does not name source files');
+  section.end();
+  return { ...(level && { level }), ...(type && { type }) };
+}
+
+interface ReadDatabase {
+  readonly section: ConfigMap;
+  readonly database: DatabaseConfig;
+}
+
+/** One entry of `dbs`. A folder of databases is checked, but gives none yet. */
+function readDatabase(section: ConfigMap): ReadDatabase[] {
+  const path = section.text('path');
+  const dir = section.text('dir');
+  if ((path === undefined) === (dir === undefined)) section.refuseAll('expected either path or dir');
+  const pattern = section.text('pattern');
+  section.flag('recursive');
+  section.flag('watch');
+  if (dir === undefined) {
+    for (const key of ['pattern', 'recursive', 'watch']) {
+      if (section.has(key)) section.refuse(key, 'only a folder of databases (dir) can have this');
+    }
+  } else if (pattern === undefined) section.refuse('dir', 'needs a pattern beside it, such as "*.db"');
+  const replica = readReplica(theReplica(section));
+  const restoreIfDbNotExists = section.flag('restore-if-db-not-exists') ?? false;
+  for (const [key, why] of Object.entries(IGNORED_OF_DATABASE)) section.ignore(key, why);
+  section.ignore('dir', `${NOT_YET}; the databases in it are NOT replicated`);
+  section.end();
+  if (path === undefined) return [];
+  return [{ section, database: { path: expandHome(path), replica, restoreIfDbNotExists } }];
+}
+
+/** `replica`, or Litestream's older `replicas` with one entry. */
+function theReplica(section: ConfigMap): ConfigMap {
+  const single = section.map('replica');
+  const list = section.maps('replicas');
+  if (single !== undefined && list !== undefined)
+    section.refuse('replicas', 'there is a replica already; leave one out');
+  if (list !== undefined && list.length !== 1) {
+    section.refuse('replicas', `a database has one replica, found ${list.length}`);
+  }
+  return single ?? list?.[0] ?? section.refuseAll('expected a replica');
+}
+
+/** Two databases in one replica, or one database twice, would destroy each other's chain. */
+function refuseTwins(read: readonly ReadDatabase[]): void {
+  const paths = new Map<string, ConfigMap>();
+  const addresses = new Map<string, ConfigMap>();
+  for (const { section, database } of read) {
+    const address = JSON.stringify(database.replica.address);
+    const samePath = paths.get(database.path);
+    const sameAddress = addresses.get(address);
+    if (samePath !== undefined) section.refuse('path', `stands in line ${samePath.line} already`);
+    if (sameAddress !== undefined) {
+      section.refuse(
+        'replica',
+        `goes where the database in line ${sameAddress.line} goes; each needs its own prefix`,
+      );
+    }
+    paths.set(database.path, section);
+    addresses.set(address, section);
+  }
+}
+
+/** The database of a configuration that `path` names. */
+export function findDatabase(config: Config, path: string): DatabaseConfig | undefined {
+  const wanted = expandHome(path);
+  return config.databases.find((database) => database.path === wanted);
+}
+
+function expandHome(path: string): string {
+  return resolve(path.startsWith('~/') ? join(homedir(), path.slice(2)) : path);
+}
+
+/** $VAR and ${VAR}; a dollar sign before anything else stays one. */
+function expandVariables(text: string, env: Environment, onUnset: (name: string) => void): string {
+  return text.replace(/\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))/g, (_, braced, bare) => {
+    const name = (braced ?? bare) as string;
+    const value = env[name];
+    if (value === undefined) onUnset(name);
+    return value ?? '';
+  });
+}
+
+async function isFile(path: string): Promise<boolean> {
+  try {
+    return (await stat(path)).isFile();
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,155 @@
+/**
+ * YAML as a tree that remembers its lines. Scalars stay text: what a value means is for the reader of its key to say, so
+ * that a password of digits stays a password.
+ */
+
+import { EVENT_ID, type Event, getScalarValue, parseEvents, SCALAR_STYLE, YAMLException } from 'js-yaml';
+import { JetliteError } from '../lib/errors.js';
+
+export interface YamlScalar {
+  readonly kind: 'scalar';
+  /** Undefined for null: nothing, `~` or `null`. */
+  readonly text: string | undefined;
+  readonly line: number;
+}
+
+export interface YamlList {
+  readonly kind: 'list';
+  readonly items: readonly YamlNode[];
+  readonly line: number;
+}
+
+export interface YamlMap {
+  readonly kind: 'map';
+  /** By key; a key stands once. */
+  readonly entries: ReadonlyMap<string, YamlEntry>;
+  readonly line: number;
+}
+
+export interface YamlEntry {
+  readonly value: YamlNode;
+  /** Of the key. */
+  readonly line: number;
+}
+
+export type YamlNode = YamlScalar | YamlList | YamlMap;
+
+/** Lines that `text` has before each offset. */
+class Lines {
+  readonly #starts: number[] = [0];
+
+  constructor(text: string) {
+    for (let at = text.indexOf('\n'); at !== -1; at = text.indexOf('\n', at + 1)) this.#starts.push(at + 1);
+  }
+
+  lineOf(offset: number): number {
+    let low = 0;
+    let high = this.#starts.length;
+    while (high - low > 1) {
+      const middle = (low + high) >>> 1;
+      if (this.#starts[middle] <= offset) low = middle;
+      else high = middle;
+    }
+    return low + 1;
+  }
+}
+
+/**
+ * The one document of a file; undefined if it is empty. `file` is its name for messages. `expand` is given the text
+ * of every scalar value (not of keys) with its line. Throws USAGE with file and line for what is no YAML.
+ */
+export function parseYaml(
+  source: string,
+  file: string,
+  expand: (text: string, line: number) => string,
+): YamlNode | undefined {
+  const refuse = (line: number, reason: string, hint?: string): never => {
+    throw new JetliteError('USAGE', `${file}:${line}: ${reason}`, hint === undefined ? {} : { hint });
+  };
+  let events: Event[];
+  try {
+    events = parseEvents(source, { maxDepth: 32 });
+  } catch (error) {
+    if (!(error instanceof YAMLException)) throw error;
+    const line = (error.mark?.line ?? 0) + 1;
+    const inFlow = /[[{,][^\n#]*\$\{/.test(source.split('\n')[line - 1] ?? '');
+    return refuse(line, error.reason, inFlow ? 'Inside { } or [ ], put quotes around ${…}.' : undefined);
+  }
+
+  const lines = new Lines(source);
+  const anchors = new Map<string, YamlNode>();
+  let at = 0;
+  let line = 1;
+
+  const remember = (event: { anchorStart: number; anchorEnd: number }, node: YamlNode): YamlNode => {
+    if (event.anchorStart >= 0) anchors.set(source.slice(event.anchorStart, event.anchorEnd), node);
+    return node;
+  };
+
+  const readNode = (isKey: boolean): YamlNode => {
+    const event = events[at++];
+    switch (event.type) {
+      case EVENT_ID.SCALAR: {
+        if (event.valueStart >= 0) line = lines.lineOf(event.valueStart);
+        const text = getScalarValue(source, event);
+        const isNull = event.style === SCALAR_STYLE.PLAIN && /^(?:|~|null|Null|NULL)$/.test(text);
+        return remember(event, {
+          kind: 'scalar',
+          text: isNull ? undefined : isKey ? text : expand(text, line),
+          line,
+        });
+      }
+      case EVENT_ID.ALIAS: {
+        const name = source.slice(event.anchorStart, event.anchorEnd);
+        return (
+          anchors.get(name) ?? refuse(lines.lineOf(event.anchorStart), `there is no anchor &${name} above`)
+        );
+      }
+      case EVENT_ID.SEQUENCE: {
+        line = lines.lineOf(event.start);
+        const start = line;
+        const items: YamlNode[] = [];
+        while (events[at].type !== EVENT_ID.POP) items.push(readNode(false));
+        at++;
+        return remember(event, { kind: 'list', items, line: start });
+      }
+      case EVENT_ID.MAPPING: {
+        line = lines.lineOf(event.start);
+        const start = line;
+        const entries = readEntries();
+        return remember(event, { kind: 'map', entries, line: start });
+      }
+      default:
+        throw new TypeError(`YAML event ${event.type} where a node begins`);
+    }
+  };
+
+  const readEntries = (): Map<string, YamlEntry> => {
+    const entries = new Map<string, YamlEntry>();
+    const merged: YamlNode[] = [];
+    while (events[at].type !== EVENT_ID.POP) {
+      const key = readNode(true);
+      const keyLine = key.line;
+      if (key.kind !== 'scalar' || key.text === undefined) return refuse(keyLine, 'expected a name as key');
+      const value = readNode(false);
+      if (key.text === '<<') merged.push(value);
+      else if (entries.has(key.text)) refuse(keyLine, `${key.text}: the key stands here a second time`);
+      else entries.set(key.text, { value, line: keyLine });
+    }
+    at++;
+    // `<<: *anchor` fills in what the mapping itself does not say.
+    for (const node of merged) {
+      for (const source of node.kind === 'list' ? node.items : [node]) {
+        if (source.kind !== 'map') return refuse(source.line, '<<: expected a mapping to take keys from');
+        for (const [key, entry] of source.entries) if (!entries.has(key)) entries.set(key, entry);
+      }
+    }
+    return entries;
+  };
+
+  const documents = events.filter((event) => event.type === EVENT_ID.DOCUMENT).length;
+  if (documents === 0) return undefined;
+  if (documents > 1) refuse(1, `expected one document, found ${documents}`);
+  at = 1;
+  return events[at].type === EVENT_ID.POP ? undefined : readNode(false);
+}
