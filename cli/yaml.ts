@@ -73,7 +73,7 @@ export function parseYaml(
     if (!(error instanceof YAMLException)) throw error;
     const line = (error.mark?.line ?? 0) + 1;
     const inFlow = /[[{,][^\n#]*\$\{/.test(source.split('\n')[line - 1] ?? '');
-    return refuse(line, error.reason, inFlow ? 'Inside { } or [ ], put quotes around ${…}.' : undefined);
+    return refuse(line, error.reason, inFlow ? 'Inside { } or [ ], put a variable in quotes.' : undefined);
   }
 
   const lines = new Lines(source);

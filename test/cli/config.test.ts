@@ -186,7 +186,7 @@ test('what is not YAML is refused with file and line', () => {
   assert.match(refusal('dbs: [\n'), /^\/etc\/jetlite\.yml:\d: /);
   assert.match(refusal('a: 1\na: 2'), /:2: a: the key stands here a second time/);
   assert.match(refusal('dbs: *nothing'), /:1: there is no anchor &nothing above/);
-  assert.match(refusal(`dbs: [{replica: {url: \${URL}}}]`), /put quotes around/);
+  assert.match(refusal(`dbs: [{replica: {url: \${URL}}}]`), /put a variable in quotes/);
   assert.match(refusal(''), /the file is empty/);
   assert.match(refusal('# nothing\n'), /the file is empty/);
   assert.match(refusal('dbs: []\n---\ndbs: []'), /expected one document, found 2/);
