@@ -85,7 +85,7 @@ export function findPeer(name) {
 
 /** Why `findPeer` had no answer: what is missing, in words. */
 export function whatIsMissing(name) {
-  return `no ${name} with ${peers[name].needs} on PATH or in .cache/peers/bin`;
+  return `no ${name} (${peers[name].needs}) on PATH or in .cache/peers/bin`;
 }
 
 /**
