@@ -60,6 +60,13 @@ const peers = {
     debian: 'python3',
     brew: 'python3',
   },
+  openssl: {
+    ask: ['version'],
+    needs: 'any version',
+    accept: () => true,
+    debian: 'openssl',
+    brew: 'openssl@3',
+  },
   strace: {
     // Being there is not enough: containers often forbid tracing.
     ask: ['-V'],
