@@ -10,10 +10,8 @@ export type ErrorCode =
   | 'USAGE'
   /** A file is not what it should be: wrong magic, damaged, truncated, contradicting itself. */
   | 'FORMAT'
-  /** The source database cannot be used: a directory, not SQLite, unreadable, changed its page size. */
+  /** The source database cannot be used: missing, a directory, not SQLite, unreadable, changed its page size. */
   | 'DATABASE'
-  /** The source database does not exist (yet), or holds nothing. */
-  | 'NO_DATABASE'
   /** No consistent image of the source could be proven within the bound. */
   | 'CAPTURE'
   /** The replica cannot be reached or refuses: server away, wrong password, bucket missing, folder unreadable. */
@@ -64,4 +62,9 @@ export class ConflictError extends JetliteError {
     super('CONFLICT', message, details);
     this.name = 'ConflictError';
   }
+}
+
+/** Throws JetliteError ABORTED if the signal has fired. `what` was being done: "the restore". */
+export function throwIfAborted(signal: AbortSignal | undefined, what: string): void {
+  if (signal?.aborted) throw new JetliteError('ABORTED', `${what} was interrupted`, { cause: signal.reason });
 }
