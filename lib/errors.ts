@@ -10,8 +10,10 @@ export type ErrorCode =
   | 'USAGE'
   /** A file is not what it should be: wrong magic, damaged, truncated, contradicting itself. */
   | 'FORMAT'
-  /** The source database cannot be used: missing, a directory, not SQLite, unreadable, changed its page size. */
+  /** The source database cannot be used: a directory, not SQLite, unreadable, changed its page size. */
   | 'DATABASE'
+  /** The source database does not exist (yet), or holds nothing. */
+  | 'NO_DATABASE'
   /** No consistent image of the source could be proven within the bound. */
   | 'CAPTURE'
   /** The replica cannot be reached or refuses: server away, wrong password, bucket missing, folder unreadable. */

@@ -42,4 +42,20 @@ export class Crc64 {
   value(): bigint {
     return (BigInt(~this.#hi >>> 0) << 32n) | BigInt(~this.#lo >>> 0);
   }
+
+  /** The upper 32 bits of `value()`, unsigned; for loops that must not allocate. */
+  get high(): number {
+    return ~this.#hi >>> 0;
+  }
+
+  /** The lower 32 bits of `value()`, unsigned. */
+  get low(): number {
+    return ~this.#lo >>> 0;
+  }
+
+  /** Forgets everything added. */
+  reset(): void {
+    this.#hi = -1;
+    this.#lo = -1;
+  }
 }

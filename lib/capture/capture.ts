@@ -1,0 +1,347 @@
+/**
+ * A live database as a sequence of page sets, each leading from one committed state to a later one.
+ *
+ * Invariants:
+ * 1. A batch holds whole commits only. Laid over the state that the page sums describe it gives a state that some
+ *    commit left behind.
+ * 2. The page sums describe the state after the last batch that was taken, never one that was only seen.
+ * 3. Whatever cannot be followed with proof becomes a gap: what was gathered since the last batch is dropped, and an
+ *    image of the database, compared with the sums, takes its place.
+ * 4. A database without `-wal` is proven unchanged by its file's times (image.ts). The first WAL that appears while they
+ *    stand holds every commit since.
+ */
+
+import path from 'node:path';
+import { performance } from 'node:perf_hooks';
+import { JetliteError } from '../errors.js';
+import { FileEvents } from './file-events.js';
+import { isSettled, SourceFiles, stampOf, stampsEqual } from './files.js';
+import { Follower, type FollowOutcome, type FrameSink } from './follower.js';
+import { sightJournal } from './hot-journal.js';
+import { type QuietState, sourcePageSize, takeImage } from './image.js';
+import { PageSet } from './page-set.js';
+import { PageSums } from './page-sums.js';
+
+export interface CaptureEvent {
+  readonly type: 'image' | 'gap' | 'mode' | 'wait';
+  readonly level: 'debug' | 'info' | 'warn';
+  readonly message: string;
+}
+
+export interface CaptureOptions {
+  readonly database: string;
+  /** Folder for files that memory cannot hold; they have no name once they are open. */
+  readonly scratchDir: string;
+  /** Page content kept in memory for one batch, bytes. */
+  readonly batchBytes?: number;
+  /** False: look at the files by the clock only. */
+  readonly fileEvents?: boolean;
+  readonly onEvent?: (event: CaptureEvent) => void;
+  readonly onProgress?: (bytes: number, totalBytes: number) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** What leads from the state the sums described to the present one. */
+export interface Batch {
+  /** `image`: compared with the sums after a gap or at the start. `commits`: followed without a gap. */
+  readonly kind: 'image' | 'commits';
+  readonly pageSize: number;
+  /** Size of the database in pages after it. */
+  readonly pageCount: number;
+  readonly commits: number;
+  /** When its last commit was seen, ms since the epoch. */
+  readonly timestampMs: number;
+  /** The pages; the caller closes or recycles it. */
+  readonly pages: PageSet;
+}
+
+const DEFAULT_BATCH_BYTES = 16 * 1024 * 1024;
+const SUMS_MEMORY_BYTES = 64 * 1024 * 1024;
+let scratchCount = 0;
+
+export class Capture {
+  readonly files: SourceFiles;
+  readonly pageSize: number;
+  /** Of the state after the last batch taken. Fill it before the first poll to go on from a replica's state. */
+  readonly sums: PageSums;
+  /** Times that an image had to take the place of following, the first one included. */
+  images = 0;
+  readonly #options: CaptureOptions;
+  readonly #events: FileEvents;
+  readonly #follower: Follower;
+  readonly #batchBytes: number;
+  #pages: PageSet;
+  #spare: PageSet | undefined;
+  #pending: { kind: Batch['kind']; pageCount: number; commits: number; timestampMs: number } | undefined;
+  /** Why an image is needed before anything can be followed. */
+  #imageReason: string | undefined = 'start';
+  #quiet: QuietState | undefined;
+  #quietTriedAt = 0;
+  #quietCost = 0;
+
+  private constructor(files: SourceFiles, pageSize: number, options: CaptureOptions) {
+    this.files = files;
+    this.pageSize = pageSize;
+    this.#options = options;
+    this.#batchBytes = options.batchBytes ?? DEFAULT_BATCH_BYTES;
+    this.#events = new FileEvents(files.path, options.fileEvents !== false);
+    this.#follower = new Follower(pageSize, this.#events);
+    this.#pages = this.#newPages();
+    this.sums = new PageSums({ memoryBytes: SUMS_MEMORY_BYTES, spillPath: this.#scratchPath() });
+  }
+
+  /**
+   * Opens a database for capture. Reads its header, no more.
+   * @throws JetliteError NO_DATABASE if it is missing or holds nothing yet, DATABASE if it cannot be read, FORMAT if it is not SQLite's
+   */
+  static open(options: CaptureOptions): Capture {
+    const files = SourceFiles.open(options.database);
+    try {
+      const pageSize = sourcePageSize(files);
+      if (pageSize === undefined) {
+        throw new JetliteError(
+          'NO_DATABASE',
+          `${options.database}: the file is empty, expected a SQLite database`,
+          {
+            hint: 'Create a table in it first; an empty file has no state to keep.',
+          },
+        );
+      }
+      return new Capture(files, pageSize, options);
+    } catch (error) {
+      files.close();
+      if (error instanceof JetliteError && error.code === 'FORMAT') {
+        throw new JetliteError('FORMAT', `${options.database}: ${error.message}`, {
+          cause: error,
+          hint: error.hint ?? 'Name a SQLite database.',
+        });
+      }
+      throw error;
+    }
+  }
+
+  /** Restarts of the WAL that were crossed with proof. */
+  get restarts(): number {
+    return this.#follower.restarts;
+  }
+
+  /** A commit stands beyond an index header that may still govern; it is not taken. */
+  get undecided(): boolean {
+    return this.#follower.undecided;
+  }
+
+  /** Content gathered for the next batch, bytes. */
+  get pendingBytes(): number {
+    return this.#pending === undefined ? 0 : this.#pages.bytes;
+  }
+
+  get hasPending(): boolean {
+    return this.#pending !== undefined;
+  }
+
+  /** Resolves when a file of the database has moved, or after `ms`. */
+  async wait(ms: number, signal?: AbortSignal): Promise<void> {
+    await this.#events.wait(ms, signal);
+  }
+
+  /** Ends a `wait`. */
+  wake(): void {
+    this.#events.wake();
+  }
+
+  /**
+   * Takes in what was committed, until everything is or the batch is full.
+   * @returns 'current' if nothing more is to be had now, 'more' if the batch is full, 'wait' if the files are changing
+   */
+  async poll(): Promise<'current' | 'more' | 'wait'> {
+    this.#options.signal?.throwIfAborted();
+    const change = this.files.refresh();
+    if (change.databaseReplaced) this.#gap('the database file was replaced');
+    if (this.#imageReason === undefined) {
+      const state = await this.#follow();
+      if (state !== 'image') return state;
+    }
+    return this.#image();
+  }
+
+  /** What was gathered, as a batch; the sums describe the state after it from now on. Undefined if there is nothing. */
+  take(): Batch | undefined {
+    const pending = this.#pending;
+    if (pending === undefined) return undefined;
+    const pages = this.#pages;
+    this.#pages = this.#spare ?? this.#newPages();
+    this.#spare = undefined;
+    this.#pending = undefined;
+    const { sums, pageSize } = this;
+    const grownFrom = sums.pageCount;
+    sums.pageCount = pending.pageCount;
+    let unchanged: number[] | undefined;
+    for (const { pgno, page } of pages.pages()) {
+      if (pending.kind === 'image' && pgno <= grownFrom && sums.matches(pgno, page, 0, pageSize)) {
+        unchanged ??= [];
+        unchanged.push(pgno);
+      } else sums.record(pgno, page, 0, pageSize);
+    }
+    for (const pgno of unchanged ?? []) pages.delete(pgno);
+    if (pages.size === 0 && pending.pageCount === grownFrom) {
+      this.recycle(pages);
+      return undefined;
+    }
+    return { ...pending, pageSize, pages };
+  }
+
+  /** Gives a batch's pages back for the next one. */
+  recycle(pages: PageSet): void {
+    if (this.#spare === undefined) {
+      pages.clear();
+      this.#spare = pages;
+    } else pages.close();
+  }
+
+  close(): void {
+    this.#events.close();
+    this.#pages.close();
+    this.#spare?.close();
+    this.sums.close();
+    this.files.close();
+  }
+
+  async #follow(): Promise<'current' | 'more' | 'wait' | 'image'> {
+    if (this.files.retired !== undefined) {
+      const drained = await this.#drain();
+      if (drained !== 'drained') return drained;
+    }
+    if (this.files.wal === undefined) return this.#followQuiet();
+    if (this.#quiet !== undefined) {
+      // The times are compared after the WAL is open: whatever checkpoints it later moves them only afterwards.
+      this.#follower.restart();
+      const first = await this.#pollWal(this.files);
+      if (
+        !stampsEqual(this.#quiet.stamp, stampOf(this.files.database)) ||
+        this.#quiet.journal !== undefined
+      ) {
+        return this.#gap('the database was written before its new WAL was seen');
+      }
+      if (first === 'image' || first === 'wait') return first;
+      this.#quiet = undefined;
+      return first;
+    }
+    return this.#pollWal(this.files);
+  }
+
+  async #pollWal(pair: {
+    wal: SourceFiles['wal'];
+    shm: SourceFiles['shm'];
+  }): Promise<'current' | 'more' | 'wait' | 'image'> {
+    const wal = pair.wal!;
+    const outcome = await this.#follower.poll(
+      { database: this.files.database, wal, shm: pair.shm },
+      this.#sink(),
+    );
+    return this.#after(outcome);
+  }
+
+  #after(outcome: FollowOutcome): 'current' | 'more' | 'wait' | 'image' {
+    if (outcome.state === 'gap') return this.#gap(outcome.reason);
+    if (outcome.state === 'wait') this.#emit('wait', 'debug', outcome.why);
+    return outcome.state;
+  }
+
+  /** The rest of a WAL that has lost its name: the application closed, and everything in it is in the database now. */
+  async #drain(): Promise<'drained' | 'more' | 'wait' | 'image'> {
+    const { retired } = this.files;
+    const state = await this.#pollWal(retired!);
+    if (state === 'image') this.files.releaseRetired();
+    if (state !== 'current') return state;
+    this.files.releaseRetired();
+    this.#emit('mode', 'debug', 'the database was closed');
+    const stamp = stampOf(this.files.database);
+    this.#quiet = { stamp, journal: undefined };
+    // A time that is still too young to show a change proves nothing about what came after the drain.
+    if (this.files.wal !== undefined || !isSettled(stamp)) return this.#gap('the database was closed');
+    return 'drained';
+  }
+
+  #followQuiet(): 'current' | 'image' {
+    if (this.#quiet === undefined) return this.#gap('the WAL is gone');
+    const journal = sightJournal(this.files.journalPath).hot?.identity;
+    const stamp = stampOf(this.files.database);
+    if (stampsEqual(stamp, this.#quiet.stamp) && journal === this.#quiet.journal) return 'current';
+    // A busy writer in rollback mode moves the file all the time: reading it must not take all of ours.
+    if (performance.now() - this.#quietTriedAt < 5 * this.#quietCost) return 'current';
+    this.#imageReason = 'the database file was written';
+    return 'image';
+  }
+
+  async #image(): Promise<'current' | 'wait'> {
+    const reason = this.#imageReason!;
+    const started = performance.now();
+    this.#pending = undefined;
+    const { files, pageSize, sums } = this;
+    const now = sourcePageSize(files);
+    if (now === undefined) return 'wait';
+    if (now !== pageSize) {
+      throw new JetliteError(
+        'DATABASE',
+        `${files.path}: the page size changed from ${pageSize} to ${now} bytes`,
+        {
+          hint: 'A chain of LTX files has one page size: replicate this database to a new replica path.',
+        },
+      );
+    }
+    const { signal, onProgress } = this.#options;
+    const image = await takeImage(
+      { files, pageSize, set: this.#pages, sums, signal, onProgress },
+      this.#follower,
+    );
+    this.#imageReason = undefined;
+    this.#quiet = image.quiet;
+    this.#quietTriedAt = performance.now();
+    this.#quietCost = this.#quietTriedAt - started;
+    files.releaseRetired();
+    this.images++;
+    this.#pending = { kind: 'image', pageCount: image.pageCount, commits: 1, timestampMs: Date.now() };
+    this.#emit('image', 'debug', `image of ${image.pageCount} pages taken (${reason})`);
+    return 'current';
+  }
+
+  #sink(): FrameSink {
+    return {
+      page: (pgno, bytes, offset) => this.#pages.set(pgno, bytes, offset),
+      commit: (pageCount) => {
+        const pending = this.#pending;
+        const before = pending?.pageCount ?? this.sums.pageCount;
+        if (pageCount < before) this.#pages.truncate(pageCount);
+        this.#pending = {
+          kind: pending?.kind ?? 'commits',
+          pageCount,
+          commits: (pending?.commits ?? 0) + 1,
+          timestampMs: Date.now(),
+        };
+        return this.#pages.bytes < this.#batchBytes;
+      },
+    };
+  }
+
+  /** What was gathered is worthless; an image will take its place. */
+  #gap(reason: string): 'image' {
+    this.#imageReason = reason;
+    this.#pending = undefined;
+    this.#pages.clear();
+    this.#emit('gap', 'info', `commits may have been missed (${reason}): comparing pages`);
+    return 'image';
+  }
+
+  #emit(type: CaptureEvent['type'], level: CaptureEvent['level'], message: string): void {
+    this.#options.onEvent?.({ type, level, message });
+  }
+
+  #newPages(): PageSet {
+    return new PageSet(this.pageSize, { memoryBytes: this.#batchBytes, spillPath: this.#scratchPath() });
+  }
+
+  #scratchPath(): string {
+    scratchCount++;
+    return path.join(this.#options.scratchDir, `.jetlite-scratch-${process.pid}-${scratchCount}`);
+  }
+}

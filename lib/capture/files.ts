@@ -1,0 +1,256 @@
+/**
+ * The three files of a live database, opened read-only.
+ *
+ * Invariants:
+ * 1. Nothing here writes, locks or truncates. The only calls made on the files are open for reading, read and stat.
+ * 2. On POSIX, closing any descriptor of a file drops every lock this process holds on it, also those of a SQLite
+ *    library in the same process. So a handle is opened once and stays open as long as its file has a name; only
+ *    the handle of a file that was unlinked, which nobody can open any more, is ever closed before the end.
+ * 3. Symbolic links are resolved first: SQLite keeps `-wal`, `-shm` and `-journal` beside the target, not the link.
+ * 4. A file is known by device and inode, never by its path alone.
+ */
+
+import fs from 'node:fs';
+import { JetliteError } from '../errors.js';
+
+/** A file held open. `dev` and `ino` name it for good. */
+export interface OpenFile {
+  readonly fd: number;
+  readonly dev: bigint;
+  readonly ino: bigint;
+}
+
+/** What of a file's stat capture compares; times in nanoseconds. */
+export interface FileStamp {
+  readonly dev: bigint;
+  readonly ino: bigint;
+  readonly links: bigint;
+  readonly size: bigint;
+  readonly mtimeNs: bigint;
+  readonly ctimeNs: bigint;
+}
+
+/**
+ * File times come from a clock that ticks every 1 to 10 ms. Two changes within one tick leave equal times, so a time
+ * proves "nothing since" only when it is older than two ticks of the slowest.
+ */
+export const SETTLED_NS = 20_000_000n;
+
+export function stampsEqual(a: FileStamp | undefined, b: FileStamp | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b;
+  return (
+    a.ino === b.ino &&
+    a.dev === b.dev &&
+    a.size === b.size &&
+    a.mtimeNs === b.mtimeNs &&
+    a.ctimeNs === b.ctimeNs
+  );
+}
+
+/** Whether the stamp's times are old enough to prove that a later change would move them. */
+export function isSettled(stamp: FileStamp, nowMs: number = Date.now()): boolean {
+  const now = BigInt(nowMs) * 1_000_000n;
+  return now - stamp.mtimeNs > SETTLED_NS && now - stamp.ctimeNs > SETTLED_NS;
+}
+
+/** Reads until `length` bytes are there or the file ends; returns how many were read. */
+export function readFully(
+  fd: number,
+  into: Uint8Array,
+  length: number,
+  position: number,
+  offset = 0,
+): number {
+  let got = 0;
+  while (got < length) {
+    const n = fs.readSync(fd, into, offset + got, length - got, position + got);
+    if (n === 0) break;
+    got += n;
+  }
+  return got;
+}
+
+/** What one look at the paths found. */
+export interface FilesChange {
+  /** The path names another database file than before: everything must be read anew. */
+  readonly databaseReplaced: boolean;
+  /** The `-wal` that was held has lost its name: it stands in `retired` until it was drained. */
+  readonly walRetired: boolean;
+}
+
+/** The handles of one database. See the module's invariants. */
+export class SourceFiles {
+  /** The database's own path, links resolved. */
+  readonly path: string;
+  database: OpenFile;
+  wal: OpenFile | undefined;
+  shm: OpenFile | undefined;
+  /** The pair that lost its name and has not been let go yet. */
+  retired: { readonly wal: OpenFile; readonly shm: OpenFile | undefined } | undefined;
+  /** Files whose descriptors stay open only so that closing them drops nobody's locks. */
+  readonly #kept: OpenFile[] = [];
+
+  private constructor(resolved: string, database: OpenFile) {
+    this.path = resolved;
+    this.database = database;
+  }
+
+  /**
+   * Opens the database and whatever stands beside it.
+   * @throws JetliteError NO_DATABASE if there is nothing, DATABASE if it is no readable regular file
+   */
+  static open(databasePath: string): SourceFiles {
+    let resolved: string;
+    try {
+      resolved = fs.realpathSync(databasePath);
+    } catch (error) {
+      throw databaseError(databasePath, error);
+    }
+    const opened = openByPath(resolved);
+    if (opened === undefined) throw databaseError(databasePath, { code: 'ENOENT' });
+    const files = new SourceFiles(resolved, opened);
+    files.refresh();
+    return files;
+  }
+
+  get walPath(): string {
+    return `${this.path}-wal`;
+  }
+
+  get shmPath(): string {
+    return `${this.path}-shm`;
+  }
+
+  get journalPath(): string {
+    return `${this.path}-journal`;
+  }
+
+  /**
+   * Compares the paths with the handles and opens what is new.
+   * @throws JetliteError NO_DATABASE if the database has gone
+   */
+  refresh(): FilesChange {
+    let databaseReplaced = false;
+    const now = statPath(this.path);
+    if (now === undefined) throw databaseError(this.path, { code: 'ENOENT' });
+    if (!isSameFile(now, this.database)) {
+      const replacement = openByPath(this.path);
+      if (replacement === undefined) throw databaseError(this.path, { code: 'ENOENT' });
+      this.#letGo(this.database);
+      this.database = replacement;
+      databaseReplaced = true;
+    }
+    const walNow = statPath(this.walPath);
+    let walRetired = false;
+    if (this.wal !== undefined && (walNow === undefined || !isSameFile(walNow, this.wal))) {
+      this.releaseRetired();
+      this.retired = { wal: this.wal, shm: this.shm };
+      this.wal = undefined;
+      this.shm = undefined;
+      walRetired = true;
+    }
+    if (this.wal === undefined && walNow !== undefined) this.wal = openByPath(this.walPath);
+    const shmNow = statPath(this.shmPath);
+    if (this.shm !== undefined && (shmNow === undefined || !isSameFile(shmNow, this.shm))) {
+      this.#letGo(this.shm);
+      this.shm = undefined;
+    }
+    const retiredShm = this.retired?.shm;
+    if (
+      this.shm === undefined &&
+      shmNow !== undefined &&
+      (retiredShm === undefined || !isSameFile(shmNow, retiredShm))
+    ) {
+      this.shm = openByPath(this.shmPath);
+    }
+    return { databaseReplaced, walRetired };
+  }
+
+  /** Lets go of the pair that was drained. */
+  releaseRetired(): void {
+    if (this.retired === undefined) return;
+    this.#letGo(this.retired.wal);
+    if (this.retired.shm !== undefined) this.#letGo(this.retired.shm);
+    this.retired = undefined;
+  }
+
+  /** Closes everything: only when capture ends, and in a process that has the database open itself, never. */
+  close(): void {
+    this.releaseRetired();
+    for (const file of [this.database, this.wal, this.shm, ...this.#kept]) {
+      if (file !== undefined) fs.closeSync(file.fd);
+    }
+    this.wal = undefined;
+    this.shm = undefined;
+    this.#kept.length = 0;
+  }
+
+  #letGo(file: OpenFile): void {
+    if (stampOf(file).links === 0n) fs.closeSync(file.fd);
+    else this.#kept.push(file);
+  }
+}
+
+/** The stamp of an open file, whatever its path names by now. */
+export function stampOf(file: OpenFile): FileStamp {
+  return toStamp(fs.fstatSync(file.fd, { bigint: true }));
+}
+
+/** The stamp of what a path names; undefined if nothing. */
+export function statPath(file: string): FileStamp | undefined {
+  const stat = fs.statSync(file, { bigint: true, throwIfNoEntry: false });
+  return stat === undefined ? undefined : toStamp(stat);
+}
+
+export function isSameFile(a: { dev: bigint; ino: bigint }, b: { dev: bigint; ino: bigint }): boolean {
+  return a.ino === b.ino && a.dev === b.dev;
+}
+
+function toStamp(stat: fs.BigIntStats): FileStamp {
+  return {
+    dev: stat.dev,
+    ino: stat.ino,
+    links: stat.nlink,
+    size: stat.size,
+    mtimeNs: stat.mtimeNs,
+    ctimeNs: stat.ctimeNs,
+  };
+}
+
+/** Undefined if the path names nothing (any more). */
+function openByPath(file: string): OpenFile | undefined {
+  let fd: number;
+  try {
+    // Not blocking: a FIFO at the path must not hang us; for regular files it changes nothing.
+    fd = fs.openSync(file, fs.constants.O_RDONLY | (fs.constants.O_NONBLOCK ?? 0));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw databaseError(file, error);
+  }
+  const stat = fs.fstatSync(fd, { bigint: true });
+  if (!stat.isFile()) {
+    fs.closeSync(fd);
+    throw databaseError(file, { code: stat.isDirectory() ? 'EISDIR' : 'ENOTREG' });
+  }
+  return { fd, dev: stat.dev, ino: stat.ino };
+}
+
+const READABLE = 'The user that runs jetlite must be able to read the database, its -wal and its -shm.';
+const REASONS: Record<string, readonly [reason: string, hint: string]> = {
+  ENOENT: ['no such file', 'Check the path: the database must exist before it can be read.'],
+  EISDIR: ['expected a SQLite database file, found a directory', 'Name the database file inside it.'],
+  ENOTDIR: ['a part of the path is not a directory', 'Check the path.'],
+  ENOTREG: ['expected a SQLite database file, found something that is not a regular file', 'Check the path.'],
+  EACCES: ['permission denied', READABLE],
+  EPERM: ['permission denied', READABLE],
+  ELOOP: ['too many symbolic links', 'Check where the link leads.'],
+};
+
+function databaseError(file: string, cause: unknown): JetliteError {
+  const code = (cause as NodeJS.ErrnoException).code ?? '';
+  const [reason, hint] = REASONS[code] ?? [`cannot be opened (${code || String(cause)})`, 'Check the path.'];
+  return new JetliteError(code === 'ENOENT' ? 'NO_DATABASE' : 'DATABASE', `${file}: ${reason}`, {
+    hint,
+    cause,
+  });
+}

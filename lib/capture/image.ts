@@ -1,0 +1,245 @@
+/**
+ * A consistent image of a whole database while it is being written, without a lock.
+ *
+ * A WAL database. Frames are laid over what is read from the database file, from the live generation's first frame to a
+ * horizon H1 that is read *after* the last read of the file. A checkpoint writes only pages that are in frames of the
+ * live generation, so whatever it changed under our reads is laid over, and the image is exactly H1, whether a
+ * checkpoint ran or not. Commits are followed between the reads, a few milliseconds apart, so that no generation is
+ * missed while a large file is read. Only if the follower finds a gap on the way does it start again.
+ *
+ * A database without `-wal` (rollback mode, or a WAL database that everyone has closed). Its file is read as it is, and
+ * the image stands if nothing moved: times old enough to show any change, the same times, size and change counter
+ * afterwards, no `-wal`. A journal that undoes something is laid over (hot-journal.ts); then the file may move under
+ * our reads, but the journal must be the same before and after.
+ *
+ * It ends: a writer that never pauses prolongs an image by what it commits meanwhile and no more, since frames are
+ * read faster than they are written. Starting again is bounded by `ATTEMPTS`; then the image fails with an error that
+ * says what was in the way, and the caller decides when to try again.
+ *
+ * Pages that equal the sums of the last replicated state are left out, so an image after a gap holds what differs.
+ */
+
+import { setTimeout as delay, setImmediate as turn } from 'node:timers/promises';
+import { JetliteError } from '../errors.js';
+import {
+  DATABASE_HEADER_SIZE,
+  type DatabaseHeader,
+  databasePageCount,
+  decodeDatabaseHeader,
+  lockPage,
+} from '../sqlite/database.js';
+import { decodeWalHeader, WAL_HEADER_SIZE } from '../sqlite/wal.js';
+import {
+  type FileStamp,
+  isSettled,
+  type OpenFile,
+  readFully,
+  type SourceFiles,
+  stampOf,
+  stampsEqual,
+} from './files.js';
+import type { Follower, FrameSink } from './follower.js';
+import { sightJournal, undoRecords } from './hot-journal.js';
+import { databaseIsExclusive } from './locks.js';
+import type { PageSet } from './page-set.js';
+import type { PageSums } from './page-sums.js';
+
+export interface ImageRequest {
+  readonly files: SourceFiles;
+  readonly pageSize: number;
+  /** Receives the pages that differ from `sums`. Emptied first. */
+  readonly set: PageSet;
+  /** The state to compare with; a page count of 0 makes the image whole. */
+  readonly sums: PageSums;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((bytes: number, totalBytes: number) => void) | undefined;
+}
+
+export interface Image {
+  /** Size of the database in pages. */
+  readonly pageCount: number;
+  /** Set for a database without `-wal`: while this stands, the image does. */
+  readonly quiet: QuietState | undefined;
+}
+
+/** What shows that a database without `-wal` is still the one that was read. */
+export interface QuietState {
+  readonly stamp: FileStamp;
+  /** Identity of the journal whose records were undone, if any. */
+  readonly journal: string | undefined;
+}
+
+/** The state moved in a way that spoils the image; trying again may help. */
+class ImageSpoilt extends Error {}
+
+const ATTEMPTS = 12;
+const CHUNK_BYTES = 1024 * 1024;
+/** How long a half-done change of the WAL may block an image. */
+const WAIT_LIMIT_MS = 4000;
+
+/**
+ * Takes an image of the database as it is, by whichever of the two ways applies. Afterwards `follower` stands at it.
+ * @throws JetliteError CAPTURE if none could be proven; FORMAT or DATABASE if the file is no usable database
+ */
+export async function takeImage(request: ImageRequest, follower: Follower): Promise<Image> {
+  let reason = '';
+  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+    request.signal?.throwIfAborted();
+    if (attempt > 0) await delay(Math.min(20 * attempt, 200), undefined, { signal: request.signal });
+    request.files.refresh();
+    request.set.clear();
+    try {
+      return request.files.wal === undefined
+        ? await imageQuiet(request, follower)
+        : await imageWal(request, follower);
+    } catch (error) {
+      if (!(error instanceof ImageSpoilt)) throw error;
+      reason = error.message;
+    }
+  }
+  throw new JetliteError(
+    'CAPTURE',
+    `${request.files.path}: no consistent image in ${ATTEMPTS} attempts: ${reason}`,
+    { hint: 'Try again when the database is written less; in WAL mode an image does not need it to pause.' },
+  );
+}
+
+/**
+ * The page size of a database, from its header or, while all of it is still in the WAL, from the WAL's.
+ * @returns undefined for a database that holds nothing yet
+ * @throws FormatError if the file is not a database
+ */
+export function sourcePageSize(files: SourceFiles): number | undefined {
+  const header = readDatabaseHeader(files.database);
+  if (header !== undefined) return header.pageSize;
+  if (files.wal === undefined) return undefined;
+  const bytes = new Uint8Array(WAL_HEADER_SIZE);
+  if (readFully(files.wal.fd, bytes, WAL_HEADER_SIZE, 0) < WAL_HEADER_SIZE) return undefined;
+  return decodeWalHeader(bytes).pageSize;
+}
+
+function readDatabaseHeader(database: OpenFile): DatabaseHeader | undefined {
+  const bytes = new Uint8Array(DATABASE_HEADER_SIZE);
+  const got = readFully(database.fd, bytes, DATABASE_HEADER_SIZE, 0);
+  return got === 0 ? undefined : decodeDatabaseHeader(bytes.subarray(0, got));
+}
+
+async function imageWal(request: ImageRequest, follower: Follower): Promise<Image> {
+  const { files, set } = request;
+  follower.restart();
+  const sink: FrameSink = {
+    page: (pgno, bytes, offset) => set.set(pgno, bytes, offset),
+    commit: () => true,
+  };
+  await catchUp(request, follower, sink);
+  const pageCount = (): number => follower.pageCount || databaseSize(files.database, follower.indexPageCount);
+  let next = 1;
+  do {
+    while (next <= pageCount()) {
+      next = readPages(request, next, pageCount());
+      await catchUp(request, follower, sink);
+      request.onProgress?.((next - 1) * request.pageSize, pageCount() * request.pageSize);
+    }
+    // The horizon that counts is read after the last read of the database file.
+    await catchUp(request, follower, sink);
+  } while (next <= pageCount());
+  set.truncate(pageCount());
+  return { pageCount: pageCount(), quiet: undefined };
+}
+
+/** Follows to the horizon of now. */
+async function catchUp(request: ImageRequest, follower: Follower, sink: FrameSink): Promise<void> {
+  const deadline = performance.now() + WAIT_LIMIT_MS;
+  for (;;) {
+    request.signal?.throwIfAborted();
+    const change = request.files.refresh();
+    if (change.databaseReplaced || change.walRetired || request.files.wal === undefined) {
+      throw new ImageSpoilt('the database was closed, reopened or replaced meanwhile');
+    }
+    const { database, wal, shm } = request.files;
+    const outcome = await follower.poll({ database, wal, shm }, sink);
+    if (outcome.state === 'gap') throw new ImageSpoilt(outcome.reason);
+    if (outcome.state === 'current') return;
+    if (outcome.state === 'wait') {
+      if (performance.now() > deadline) throw new ImageSpoilt(outcome.why);
+      await delay(2);
+    }
+  }
+}
+
+async function imageQuiet(request: ImageRequest, follower: Follower): Promise<Image> {
+  const { files, set, sums, pageSize } = request;
+  const journal = sightJournal(files.journalPath);
+  const before = journal.hot === undefined ? await settledStamp(request) : stampOf(files.database);
+  const header = readDatabaseHeader(files.database);
+  const filePages = header === undefined ? 0 : databasePageCount(header, Number(before.size));
+  const pageCount = journal.hot?.header.initialPageCount ?? filePages;
+  let next = 1;
+  while (next <= pageCount) {
+    next = readPages(request, next, pageCount);
+    request.onProgress?.((next - 1) * pageSize, pageCount * pageSize);
+    await turn();
+    request.signal?.throwIfAborted();
+  }
+  if (journal.hot !== undefined) {
+    if (journal.hot.header.pageSize !== 0 && journal.hot.header.pageSize !== pageSize) {
+      throw new ImageSpoilt(`its journal has pages of ${journal.hot.header.pageSize} bytes, not ${pageSize}`);
+    }
+    undoRecords(files.journalPath, pageSize, (pgno, bytes, offset) => {
+      if (sums.matches(pgno, bytes, offset, pageSize)) set.delete(pgno);
+      else set.set(pgno, bytes, offset);
+    });
+  }
+  const journalNow = sightJournal(files.journalPath);
+  if (journalNow.hot?.identity !== journal.hot?.identity) {
+    throw new ImageSpoilt('a transaction began or ended while it was being read');
+  }
+  const counter = readDatabaseHeader(files.database)?.changeCounter;
+  const moved = counter !== header?.changeCounter || !stampsEqual(before, stampOf(files.database));
+  if (moved && journal.hot === undefined) throw new ImageSpoilt('it was written while it was being read');
+  // Without a journal file (journal_mode MEMORY or OFF) a transaction's pages can be in the database before it commits.
+  if (!journalNow.exists && databaseIsExclusive(files.database)) {
+    throw new ImageSpoilt('a transaction without a journal file is under way');
+  }
+  const change = files.refresh();
+  if (change.databaseReplaced || files.wal !== undefined) {
+    throw new ImageSpoilt('the database was opened or replaced meanwhile');
+  }
+  follower.restart();
+  return { pageCount, quiet: { stamp: before, journal: journal.hot?.identity } };
+}
+
+/** The database's times once they are old enough to show any later change. */
+async function settledStamp(request: ImageRequest): Promise<FileStamp> {
+  for (let waits = 0; waits < 20; waits++) {
+    const stamp = stampOf(request.files.database);
+    if (isSettled(stamp)) return stamp;
+    await delay(10, undefined, { signal: request.signal });
+  }
+  throw new ImageSpoilt('the database is being written all the time');
+}
+
+const chunk = new Uint8Array(CHUNK_BYTES);
+
+/** Puts the pages of one chunk that differ and that no frame has given yet; returns the next page to read. */
+function readPages(request: ImageRequest, first: number, pageCount: number): number {
+  const { files, pageSize, set, sums } = request;
+  const pages = Math.min(Math.floor(CHUNK_BYTES / pageSize), pageCount - first + 1);
+  const got = readFully(files.database.fd, chunk, pages * pageSize, (first - 1) * pageSize);
+  // A file may be shorter than its database: what was never written is zeros.
+  if (got < pages * pageSize) chunk.fill(0, got, pages * pageSize);
+  const skipped = lockPage(pageSize);
+  for (let i = 0; i < pages; i++) {
+    const pgno = first + i;
+    if (pgno === skipped || set.has(pgno) || sums.matches(pgno, chunk, i * pageSize, pageSize)) continue;
+    set.set(pgno, chunk, i * pageSize);
+  }
+  return first + pages;
+}
+
+/** Size in pages where no frame tells it. */
+function databaseSize(database: OpenFile, indexPageCount: number): number {
+  if (indexPageCount > 0) return indexPageCount;
+  const header = readDatabaseHeader(database);
+  return header === undefined ? 0 : databasePageCount(header, Number(stampOf(database).size));
+}

@@ -1,0 +1,70 @@
+/**
+ * Who holds SQLite's locks, as Linux shows them in /proc/locks. Only read: no lock is ever taken or tested.
+ *
+ * The table shows the locks of processes in one's own PID namespace only. So a lock that is seen is there; one that
+ * is not seen proves nothing.
+ */
+
+import fs from 'node:fs';
+import type { OpenFile } from './files.js';
+
+/** Every connection that uses the index keeps a shared lock on this byte of `-shm` (its "dead man's switch"). */
+const SHM_PRESENCE_BYTE = 128;
+/** A reader of the database file holds a byte from here on shared; a writer of it, all of them for itself. */
+const SHARED_FIRST = 0x40000002;
+
+export interface SeenLock {
+  readonly write: boolean;
+  readonly start: number;
+  readonly end: number;
+}
+
+/** The locks seen on a file; undefined where the system does not tell. */
+export function locksOn(file: OpenFile): SeenLock[] | undefined {
+  let table: string;
+  try {
+    table = fs.readFileSync('/proc/locks', 'latin1');
+  } catch {
+    return undefined;
+  }
+  return parseLocks(table, deviceName(file.dev), file.ino);
+}
+
+/** The lines of /proc/locks that concern inode `ino` of device `device` ("fe:00"). A waiting request is no lock. */
+export function parseLocks(table: string, device: string, ino: bigint): SeenLock[] {
+  const locks: SeenLock[] = [];
+  const wanted = `${device}:${ino}`;
+  for (const line of table.split('\n')) {
+    if (!line.includes(wanted)) continue;
+    const fields = line.trim().split(/\s+/);
+    // "1: POSIX ADVISORY READ 1234 fe:00:5678 128 128"; a waiting request has "->" after the number.
+    if (fields[1] === '->' || fields[5] !== wanted) continue;
+    locks.push({
+      write: fields[3] === 'WRITE',
+      start: Number(fields[6]),
+      end: fields[7] === 'EOF' ? Number.POSITIVE_INFINITY : Number(fields[7]),
+    });
+  }
+  return locks;
+}
+
+/** Whether somebody is seen to use this index: then its header governs. */
+export function indexIsInUse(shm: OpenFile): boolean {
+  return (locksOn(shm) ?? []).some((lock) => covers(lock, SHM_PRESENCE_BYTE));
+}
+
+/** Whether somebody is seen to hold the database for itself: to write pages to it, or in exclusive locking mode. */
+export function databaseIsExclusive(database: OpenFile): boolean {
+  return (locksOn(database) ?? []).some((lock) => lock.write && covers(lock, SHARED_FIRST));
+}
+
+function covers(lock: SeenLock, byte: number): boolean {
+  return lock.start <= byte && byte <= lock.end;
+}
+
+/** A device number as /proc/locks prints it: major and minor in hexadecimal, two digits at least. */
+export function deviceName(dev: bigint): string {
+  const major = ((dev >> 8n) & 0xfffn) | ((dev >> 32n) & 0xfffff000n);
+  const minor = (dev & 0xffn) | ((dev >> 12n) & 0xffffff00n);
+  return `${major.toString(16).padStart(2, '0')}:${minor.toString(16).padStart(2, '0')}`;
+}

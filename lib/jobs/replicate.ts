@@ -1,0 +1,280 @@
+/**
+ * Keeps a replica up to date with a live database until it is told to stop.
+ *
+ * Invariants:
+ * 1. Batches get consecutive TXIDs and are put strictly in that order: the next one is begun only after the last one was
+ *    acknowledged as durable.
+ * 2. While one is being put, commits go on being captured: into the next batch, in bounded memory.
+ * 3. The first commit after quiet goes at once. Under load a batch is sealed when the one before it is durable, or
+ *    after `syncIntervalMs`, or when it is full; a commit is never split.
+ * 4. What another writer put is never written over: that ends the job.
+ */
+
+import { performance } from 'node:perf_hooks';
+import { setTimeout as delay } from 'node:timers/promises';
+import { type Batch, Capture, type CaptureEvent } from '../capture/capture.js';
+import { type ErrorCode, JetliteError } from '../errors.js';
+import { formatTxid } from '../ltx/header.js';
+import type { LtxFileInfo, Replica } from '../replica/replica.js';
+import { putBatch } from './put-batch.js';
+import { loadReplicaState } from './replica-state.js';
+import { stateFolder } from './state-folder.js';
+
+export type ReplicateEvent =
+  | CaptureEvent
+  | { readonly type: 'ready'; readonly level: 'info'; readonly message: string; readonly txid: bigint }
+  | {
+      readonly type: 'put';
+      readonly level: 'debug';
+      readonly message: string;
+      readonly file: LtxFileInfo;
+      readonly commits: number;
+      readonly pages: number;
+    }
+  | { readonly type: 'retry' | 'missing'; readonly level: 'warn'; readonly message: string };
+
+export interface ReplicateOptions {
+  /** Path of the database. It may be created later. */
+  readonly database: string;
+  readonly replica: Replica;
+  /** Where files go that memory cannot hold; by default `.<name>-jetlite` beside the database. */
+  readonly stateDir?: string;
+  /** Longest time commits gather while an earlier batch is still being put, ms. */
+  readonly syncIntervalMs?: number;
+  /** End as soon as the replica is up to date. */
+  readonly once?: boolean;
+  /** False: look at the files by the clock only, every `pollIntervalMs`. */
+  readonly fileEvents?: boolean;
+  /** How often to look when no file event comes, ms. */
+  readonly pollIntervalMs?: number;
+  /** Firing it ends the job after what was committed by then is durable. A second reason to stop is the caller's. */
+  readonly signal?: AbortSignal;
+  readonly onEvent?: (event: ReplicateEvent) => void;
+}
+
+export interface ReplicateResult {
+  /** The state the replica is at; 0 if it is empty. */
+  readonly txid: bigint;
+  readonly commits: number;
+  /** LTX files put. */
+  readonly files: number;
+  readonly bytes: number;
+  /** Images that took the place of following, the first one included. */
+  readonly images: number;
+  /** Restarts of the WAL crossed with proof. */
+  readonly restarts: number;
+}
+
+const DEFAULT_SYNC_INTERVAL_MS = 100;
+const DEFAULT_POLL_MS = 1000;
+/** Files that follow one another faster than this gather: a replica of a busy database must not drown in files. */
+const MIN_SPACING_MS = 10;
+/** Sealed batches that may wait for the one being put. */
+const QUEUE_LIMIT = 3;
+const RETRY_FIRST_MS = 250;
+const RETRY_LAST_MS = 5000;
+
+/**
+ * @throws JetliteError CONFLICT if another writer is at work in the replica, FORMAT or DATABASE if the source is none,
+ * NOT_FOUND or FORMAT if the replica's chain cannot be gone on with
+ */
+export async function replicate(options: ReplicateOptions): Promise<ReplicateResult> {
+  const capture = await openWhenThere(options);
+  if (capture === undefined) return { txid: 0n, commits: 0, files: 0, bytes: 0, images: 0, restarts: 0 };
+  const session = new Session(capture, options);
+  try {
+    return await session.run();
+  } finally {
+    capture.close();
+  }
+}
+
+/** Waits for a database that does not exist yet. Undefined if told to stop meanwhile. */
+async function openWhenThere(options: ReplicateOptions): Promise<Capture | undefined> {
+  for (let told = false; ; ) {
+    try {
+      return Capture.open({
+        database: options.database,
+        scratchDir: stateFolder(options.database, options.stateDir),
+        fileEvents: options.fileEvents !== false,
+        ...(options.onEvent && { onEvent: options.onEvent }),
+      });
+    } catch (error) {
+      if (options.once || !hasCode(error, 'NO_DATABASE')) throw error;
+      if (!told) {
+        options.onEvent?.({
+          type: 'missing',
+          level: 'warn',
+          message: `${(error as Error).message}; waiting for it`,
+        });
+        told = true;
+      }
+      await pause(options.pollIntervalMs ?? DEFAULT_POLL_MS, options.signal);
+      if (options.signal?.aborted) return undefined;
+    }
+  }
+}
+
+/** One database's life from its first image on. */
+class Session {
+  readonly #capture: Capture;
+  readonly #options: ReplicateOptions;
+  readonly #queue: Batch[] = [];
+  #putting: Promise<void> | undefined;
+  #failure: unknown;
+  #txid = 0n;
+  #lastTimestampMs = 0;
+  #sealedAt = Number.NEGATIVE_INFINITY;
+  #pendingSince = 0;
+  readonly #counts = { commits: 0, files: 0, bytes: 0 };
+
+  constructor(capture: Capture, options: ReplicateOptions) {
+    this.#capture = capture;
+    this.#options = options;
+  }
+
+  async run(): Promise<ReplicateResult> {
+    const { signal, replica, once } = this.#options;
+    const state = await this.#withRetries(() =>
+      loadReplicaState(replica, this.#capture.pageSize, this.#capture.sums, signal),
+    );
+    this.#txid = state.txid;
+    this.#lastTimestampMs = state.timestampMs;
+    for (let first = true; ; first = false) {
+      // Read before the poll, so that what was committed before the signal is still taken.
+      const stopping = signal?.aborted === true;
+      const polled = await this.#poll();
+      this.#seal(stopping || (once === true && polled === 'current'));
+      if (this.#failure !== undefined) throw this.#failure;
+      if (first) this.#emitReady();
+      if ((stopping || once) && polled === 'current' && !this.#capture.hasPending) break;
+      await this.#rest(polled, stopping);
+    }
+    while (this.#putting !== undefined) await this.#putting;
+    if (this.#failure !== undefined) throw this.#failure;
+    const { images, restarts } = this.#capture;
+    return { txid: this.#txid, ...this.#counts, images, restarts };
+  }
+
+  async #poll(): Promise<'current' | 'more' | 'wait'> {
+    try {
+      const polled = await this.#capture.poll();
+      if (this.#capture.hasPending && this.#pendingSince === 0) this.#pendingSince = performance.now();
+      return polled;
+    } catch (error) {
+      if (this.#options.once || !hasCode(error, 'NO_DATABASE', 'CAPTURE')) throw error;
+      this.#emit({ type: 'missing', level: 'warn', message: `${(error as Error).message}; waiting` });
+      if (this.#options.signal?.aborted) return 'current';
+      await pause(this.#options.pollIntervalMs ?? DEFAULT_POLL_MS, this.#options.signal);
+      return 'wait';
+    }
+  }
+
+  /** Makes a batch of what is pending if it is time, and sees to it that batches are being put. */
+  #seal(now: boolean): void {
+    if (this.#capture.hasPending && (now || this.#isTime())) {
+      const batch = this.#capture.take();
+      this.#pendingSince = 0;
+      this.#sealedAt = performance.now();
+      if (batch !== undefined) this.#queue.push(batch);
+    }
+    if (this.#putting === undefined && this.#queue.length > 0 && this.#failure === undefined) {
+      this.#putting = this.#putQueue().finally(() => {
+        this.#putting = undefined;
+        this.#capture.wake();
+      });
+    }
+  }
+
+  #isTime(): boolean {
+    const now = performance.now();
+    if (this.#putting === undefined) return now - this.#sealedAt >= MIN_SPACING_MS;
+    const interval = this.#options.syncIntervalMs ?? DEFAULT_SYNC_INTERVAL_MS;
+    return this.#queue.length < QUEUE_LIMIT && now - this.#pendingSince >= interval;
+  }
+
+  async #putQueue(): Promise<void> {
+    for (let batch = this.#queue.shift(); batch !== undefined; batch = this.#queue.shift()) {
+      try {
+        await this.#put(batch);
+      } catch (error) {
+        this.#failure = error;
+        return;
+      }
+    }
+  }
+
+  async #put(batch: Batch): Promise<void> {
+    const txid = this.#txid + 1n;
+    const timestampMs = Math.max(batch.timestampMs, this.#lastTimestampMs);
+    const file = await this.#withRetries(() =>
+      putBatch(this.#options.replica, { ...batch, timestampMs }, txid),
+    );
+    this.#txid = txid;
+    this.#lastTimestampMs = timestampMs;
+    this.#counts.files++;
+    this.#counts.bytes += file.size;
+    this.#counts.commits += batch.commits;
+    const pages = batch.pages.size;
+    this.#capture.recycle(batch.pages);
+    this.#emit({
+      type: 'put',
+      level: 'debug',
+      message: `TXID ${formatTxid(txid)} is durable: ${batch.commits} commits, ${pages} pages, ${file.size} bytes`,
+      file,
+      commits: batch.commits,
+      pages,
+    });
+  }
+
+  /** Tries again as long as the replica is out of reach; once told to stop, one last time. */
+  async #withRetries<T>(attempt: () => Promise<T>): Promise<T> {
+    const { signal, once } = this.#options;
+    for (let wait = RETRY_FIRST_MS; ; wait = Math.min(wait * 2, RETRY_LAST_MS)) {
+      const last = signal?.aborted === true || once === true;
+      try {
+        return await attempt();
+      } catch (error) {
+        if (last || !hasCode(error, 'REPLICA')) throw error;
+        this.#emit({ type: 'retry', level: 'warn', message: `${(error as Error).message}; trying again` });
+        await pause(wait, signal);
+      }
+    }
+  }
+
+  async #rest(polled: 'current' | 'more' | 'wait', stopping: boolean): Promise<void> {
+    const { signal, pollIntervalMs = DEFAULT_POLL_MS } = this.#options;
+    const blocked = this.#capture.hasPending && !this.#isTime();
+    if (polled === 'more' && blocked && this.#putting !== undefined) {
+      await Promise.race([this.#putting, delay(MIN_SPACING_MS)]);
+      return;
+    }
+    if (polled === 'more') return;
+    let ms = pollIntervalMs;
+    if (polled === 'wait') ms = 5;
+    else if (blocked) ms = MIN_SPACING_MS;
+    if (stopping) await delay(1);
+    else await this.#capture.wait(ms, signal);
+  }
+
+  #emitReady(): void {
+    this.#emit({
+      type: 'ready',
+      level: 'info',
+      message: `replicating ${this.#options.database} to ${this.#options.replica.url}`,
+      txid: this.#txid,
+    });
+  }
+
+  #emit(event: ReplicateEvent): void {
+    this.#options.onEvent?.(event);
+  }
+}
+
+function hasCode(error: unknown, ...codes: ErrorCode[]): boolean {
+  return error instanceof JetliteError && codes.includes(error.code);
+}
+
+async function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  await delay(ms, undefined, signal === undefined ? {} : { signal }).catch(() => undefined);
+}
