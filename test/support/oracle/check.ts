@@ -2,7 +2,7 @@
 import { open } from 'node:fs/promises';
 import { JsonLinesChild } from '../json-lines.js';
 import type { CommittedState } from './ledger.js';
-import { script } from './python.js';
+import { python } from './python.js';
 
 export interface ProvenState extends CommittedState {
   readonly pages: number;
@@ -10,7 +10,7 @@ export interface ProvenState extends CommittedState {
 
 /** Keeps one Python process for many databases. */
 export class OracleChecker {
-  readonly #child = new JsonLinesChild('python3', ['-B', script('check.py')]);
+  readonly #child = new JsonLinesChild(...python('check.py'));
 
   /**
    * integrity_check, every row's digest, all invariants. Nothing is written beside the database; a `-wal` or

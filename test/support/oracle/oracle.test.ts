@@ -5,6 +5,7 @@ import { copyFile, open, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { peer, peerPath } from '../peers.js';
 import { scratchFolder } from '../scratch.js';
 import { firstDifference, OracleChecker, proveState } from './check.js';
 import { Ledger } from './ledger.js';
@@ -28,6 +29,7 @@ const EVERYTHING: WriterOptions = {
 };
 
 test('every page size, reserved bytes, rollbacks, vacuums and schema changes leave states that are proven', async (t) => {
+  if (!peer(t, 'python3')) return;
   const folder = await scratchFolder(t);
   const checker = new OracleChecker();
   t.after(() => checker.close());
@@ -50,6 +52,7 @@ test('every page size, reserved bytes, rollbacks, vacuums and schema changes lea
 });
 
 test('a writer killed at random, in WAL and in rollback mode, leaves an acknowledged state or the one after it', async (t) => {
+  if (!peer(t, 'python3')) return;
   const folder = await scratchFolder(t);
   const checker = new OracleChecker();
   t.after(() => checker.close());
@@ -102,6 +105,7 @@ async function beforeAndAfter(folder: string): Promise<{ before: Buffer; after: 
 }
 
 test('a copy with only some of a transaction’s pages is rejected, whichever they are', async (t) => {
+  if (!peer(t, 'python3')) return;
   const folder = await scratchFolder(t);
   const checker = new OracleChecker();
   t.after(() => checker.close());
@@ -126,6 +130,7 @@ test('a copy with only some of a transaction’s pages is rejected, whichever th
 });
 
 test('a lost row, a changed byte of a row, an older size and a changed record of the state are rejected', async (t) => {
+  if (!peer(t, 'python3')) return;
   const folder = await scratchFolder(t);
   const checker = new OracleChecker();
   t.after(() => checker.close());
@@ -136,7 +141,7 @@ test('a lost row, a changed byte of a row, an older size and a changed record of
     await writeFile(database, after);
     const code =
       'import sqlite3,sys; c=sqlite3.connect(sys.argv[1]); c.execute(sys.argv[2]); c.commit(); c.close()';
-    assert.equal(spawnSync('python3', ['-c', code, database, sql]).status, 0);
+    assert.equal(spawnSync(peerPath('python3')!, ['-c', code, database, sql]).status, 0);
   };
   await run('UPDATE item SET number = number WHERE id = 7');
   await checker.prove(database);
@@ -160,6 +165,7 @@ test('a lost row, a changed byte of a row, an older size and a changed record of
 });
 
 test('a WAL beside a database counts, and proving it changes neither', async (t) => {
+  if (!peer(t, 'python3')) return;
   const folder = await scratchFolder(t);
   const database = join(folder, 'source.db');
   const writer = await OracleWriter.start(database, { paused: true, autocheckpoint: 0 });
@@ -180,6 +186,7 @@ test('a WAL beside a database counts, and proving it changes neither', async (t)
 });
 
 test('held, rolled back and stepped transactions do as they are told', async (t) => {
+  if (!peer(t, 'python3')) return;
   const folder = await scratchFolder(t);
   const database = join(folder, 'source.db');
   const writer = await OracleWriter.start(database, { paused: true, cacheSize: 10 });
@@ -198,6 +205,7 @@ test('held, rolled back and stepped transactions do as they are told', async (t)
 });
 
 test('firstDifference names the page, and a length that differs', async (t) => {
+  if (!peer(t, 'python3')) return;
   const folder = await scratchFolder(t);
   const [one, other] = [join(folder, 'one.db'), join(folder, 'other.db')];
   await (await OracleWriter.start(one, { commits: 50 })).report();

@@ -9,7 +9,8 @@ Invariants every commit of the writer keeps, and the checker proves:
 3. Every row carries the seq of the commit that last wrote it, and each commit writes at least one row that stays:
    the largest seq of all rows is the oracle's seq.
 4. The balances of table `account` add up to 0 (a transfer changes two rows, usually on two pages).
-All tables but `oracle` have the same four columns: id, seq, number, payload.
+All tables but `oracle` have the same four columns: id, seq, number, payload. Tables whose names begin with
+`_litestream_` are not the writer's and count for nothing: Litestream adds them to the databases it replicates.
 """
 import sqlite3
 import struct
@@ -26,6 +27,8 @@ SCHEMA = (
     'payload BLOB NOT NULL)',
     'CREATE INDEX item_number ON item(number)',
 )
+
+OWN = "substr({column}, 1, 12) <> '_litestream_'"
 
 _row_head = struct.Struct('<qqq').pack
 
@@ -46,7 +49,8 @@ def seal_digest(seq, rows):
 
 def schema_digest(connection, name=None):
     """The digest of the schema entries called `name`, or of all."""
-    query = 'SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL'
+    query = ('SELECT type, name, tbl_name, sql FROM sqlite_master '
+             f'WHERE sql IS NOT NULL AND {OWN.format(column="tbl_name")}')
     rows = connection.execute(query + ' AND name = ?', (name,)) if name else connection.execute(query)
     digest = 0
     for row in rows:
@@ -58,7 +62,7 @@ def tables(connection):
     """The names of the tables whose rows count, in the order of their names."""
     return [name for (name,) in connection.execute(
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name <> 'oracle' "
-        'ORDER BY name')]
+        f'AND {OWN.format(column="name")} ORDER BY name')]
 
 
 def row_digests(connection, table):

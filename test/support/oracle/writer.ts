@@ -4,7 +4,7 @@
  */
 import { JsonLinesChild } from '../json-lines.js';
 import type { CommittedState } from './ledger.js';
-import { script } from './python.js';
+import { python } from './python.js';
 
 /** All optional; writer.py has the defaults and units. */
 export interface WriterOptions {
@@ -82,12 +82,7 @@ export class OracleWriter {
 
   /** Starts a writer and resolves when the database is open (and created, if it was not there). */
   static async start(database: string, options: WriterOptions = {}): Promise<OracleWriter> {
-    const child = new JsonLinesChild('python3', [
-      '-B',
-      script('writer.py'),
-      database,
-      JSON.stringify(options),
-    ]);
+    const child = new JsonLinesChild(...python('writer.py', database, JSON.stringify(options)));
     await child.next();
     return new OracleWriter(child);
   }
