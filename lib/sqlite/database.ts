@@ -40,12 +40,12 @@ export function lockPage(pageSize: number): number {
 
 /**
  * Size of a database in pages, by SQLite's own rule: what the header says where it can be trusted, else what the
- * file holds.
+ * file holds, a part of a page counted as one.
  * @param fileSize bytes
  */
 export function databasePageCount(header: DatabaseHeader, fileSize: number): number {
   if (header.pageCount !== 0 && header.changeCounter === header.versionValidFor) return header.pageCount;
-  return Math.floor(fileSize / header.pageSize);
+  return Math.ceil(fileSize / header.pageSize);
 }
 
 /**

@@ -5,7 +5,10 @@
  * Invariants:
  * 1. A writer publishes a commit by writing the second copy of the 48-byte header, then the first, after the frames
  *    are in the WAL. So a header governs only if both copies are equal and their checksum is right.
- * 2. `nBackfill` and the read marks lie outside both copies and can be newer than the header read with them.
+ * 2. The backfill counts and the read marks lie outside both copies and can be newer than the header read with them.
+ * 3. With `maxFrame` 0 page size, size in pages and frame checksum say nothing about the WAL: recovery of a WAL without
+ *    a commit publishes zeros, a restart leaves what the generation before had, and the salts can be those of a WAL
+ *    header that is not written yet.
  */
 
 import { WAL_VERSION, WalChecksum } from './wal.js';
@@ -19,11 +22,11 @@ const READ_MARKS = 5;
 export interface WalIndexHeader {
   /** `iChange`: one more for each commit; 0 after recovery. */
   readonly changeCount: number;
-  /** Bytes a page; 0 if recovery found no commit in the WAL. */
+  /** Bytes a page; 0 if recovery found no commit. Checked only by its checksum: compare it with the WAL's. */
   readonly pageSize: number;
   /** Frames that are committed; 0 if the WAL holds none. */
   readonly maxFrame: number;
-  /** Database size in pages after the last commit; 0 if `maxFrame` was never more than 0 since recovery. */
+  /** Database size in pages after the last commit; 0 if none was made or found since recovery. */
   readonly pageCount: number;
   /** The WAL's checksum chain at frame `maxFrame`. */
   readonly frameChecksum1: number;
@@ -44,7 +47,12 @@ export type WalIndexResult =
   | { readonly ok: true; readonly header: WalIndexHeader }
   | { readonly ok: false; readonly reason: 'short' | 'torn' | 'uninitialised' | 'version' | 'checksum' };
 
-/** Decodes the first 136 bytes of a `-shm` file by the rules SQLite's readers follow. Never throws. */
+/**
+ * Decodes the first 136 bytes of a `-shm` file by the rules SQLite's readers follow. Never throws.
+ *
+ * `short`: fewer than 136 bytes. `torn`: the copies differ, a writer is at it or died at it. `uninitialised`: zeros.
+ * `checksum`: SQLite would rebuild the index. `version`: sound, but of an unknown format.
+ */
 export function decodeWalIndex(bytes: Uint8Array): WalIndexResult {
   if (bytes.length < WAL_INDEX_HEADER_SIZE) return { ok: false, reason: 'short' };
   for (let i = 0; i < COPY_SIZE; i++) {
@@ -53,13 +61,9 @@ export function decodeWalIndex(bytes: Uint8Array): WalIndexResult {
   if (bytes[12] === 0) return { ok: false, reason: 'uninitialised' };
 
   const view = new DataView(bytes.buffer, bytes.byteOffset, WAL_INDEX_HEADER_SIZE);
-  const little = view.getUint32(0, true) === WAL_VERSION;
-  if (!little && view.getUint32(0) !== WAL_VERSION) return { ok: false, reason: 'version' };
-  const checksum = new WalChecksum(!little);
-  checksum.update(bytes, 0, 40);
-  if (checksum.s1 !== view.getUint32(40, little) || checksum.s2 !== view.getUint32(44, little)) {
-    return { ok: false, reason: 'checksum' };
-  }
+  const little = hasChecksum(bytes, view, true);
+  if (!little && !hasChecksum(bytes, view, false)) return { ok: false, reason: 'checksum' };
+  if (view.getUint32(0, little) !== WAL_VERSION) return { ok: false, reason: 'version' };
   const storedPageSize = view.getUint16(14, little);
   const readMarks: number[] = [];
   for (let i = 0; i < READ_MARKS; i++) readMarks.push(view.getUint32(100 + 4 * i, little));
@@ -80,4 +84,11 @@ export function decodeWalIndex(bytes: Uint8Array): WalIndexResult {
       readMarks,
     },
   };
+}
+
+/** Only a header read in its writer's byte order has a right checksum. */
+function hasChecksum(bytes: Uint8Array, view: DataView, little: boolean): boolean {
+  const checksum = new WalChecksum(!little);
+  checksum.update(bytes, 0, 40);
+  return checksum.s1 === view.getUint32(40, little) && checksum.s2 === view.getUint32(44, little);
 }
