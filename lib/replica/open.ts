@@ -14,16 +14,21 @@ import { type NatsServers, parseNatsServers, withoutUserInfo } from './nats/addr
 import type { NatsOptions } from './nats/connect.js';
 import type { Replica } from './replica.js';
 
-export type ReplicaAddress =
-  | { readonly kind: 'file'; readonly folder: string }
-  | {
-      readonly kind: 'nats';
-      /** Undefined where NATS_URL is to name them. */
-      readonly servers: NatsServers | undefined;
-      readonly bucket: string;
-      /** What the names of all objects begin with, without a slash at the end; empty for none. */
-      readonly prefix: string;
-    };
+export interface FileAddress {
+  readonly kind: 'file';
+  readonly folder: string;
+}
+
+export interface NatsAddress {
+  readonly kind: 'nats';
+  /** Undefined where NATS_URL is to name them. */
+  readonly servers: NatsServers | undefined;
+  readonly bucket: string;
+  /** What the names of all objects begin with, without a slash at the end; empty for none. */
+  readonly prefix: string;
+}
+
+export type ReplicaAddress = FileAddress | NatsAddress;
 
 export interface ReplicaOptions {
   /** How to connect to NATS: credentials, TLS, timeouts. What is given here goes before what a URL says. */
@@ -41,11 +46,13 @@ const SCHEMES = 'nats://HOST/BUCKET[/PREFIX], tls://HOST/BUCKET[/PREFIX], file:/
 /** Opens the replica at an address. Throws USAGE for an address that cannot be one, REPLICA if it is out of reach. */
 export async function openReplica(
   address: string | ReplicaAddress,
-  _options: ReplicaOptions = {},
+  options: ReplicaOptions = {},
 ): Promise<Replica> {
   const parsed = typeof address === 'string' ? parseReplicaUrl(address) : address;
   if (parsed.kind === 'file') return openFileReplica(parsed.folder);
-  throw usage('NATS replicas cannot be opened yet');
+  // The NATS client takes a while to load: only those who need it wait for it.
+  const { openNatsReplica } = await import('./nats/replica.js');
+  return openNatsReplica(parsed, options);
 }
 
 /** What a replica URL or path names. Nothing is looked at or connected to. Throws USAGE, never showing credentials. */

@@ -16,6 +16,12 @@ export interface NatsServers {
   readonly token?: string;
 }
 
+/** The parts of a `host:port`, the host without brackets. */
+export function splitHost(address: string): { host: string; port: number } {
+  const colon = address.lastIndexOf(':');
+  return { host: address.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(address.slice(colon + 1)) };
+}
+
 /** A URL as it may be shown: everything before the last @ is left out, whatever it is. */
 export function withoutUserInfo(url: string): string {
   const at = url.lastIndexOf('@');

@@ -1,26 +1,186 @@
-/** How to reach and authenticate with NATS servers, beyond what a URL says. */
-export interface NatsOptions {
-  readonly username?: string;
-  readonly password?: string;
-  readonly token?: string;
-  /** A user's JWT, with the seed of its nkey. */
-  readonly jwt?: string;
-  readonly seed?: string;
-  /** Path of a credentials file (JWT and seed). */
-  readonly creds?: string;
-  /** An nkey seed; or the public key, with `seed`. */
-  readonly nkey?: string;
-  /** Refuse a connection without TLS. */
-  readonly tls?: boolean;
-  /** Paths of PEM files with the authorities to trust instead of the system's. */
-  readonly rootCAs?: readonly string[];
-  /** Paths of PEM files; one without the other is an error. */
-  readonly clientCert?: string;
-  readonly clientKey?: string;
-  /** -1, the default, for no limit. */
+/**
+ * A connection to NATS servers that says in words what is wrong, and lets its users know at once when it is lost.
+ *
+ * The client reconnects by itself, for as long as it is allowed to. What was under way when the connection broke has an
+ * unknown end; users of a link hear of the break by `lost` and find out, after `ready`, how it ended.
+ */
+
+import { setTimeout as delay } from 'node:timers/promises';
+import {
+  type ConnectionOptions,
+  connect,
+  ErrorCode,
+  Events,
+  type NatsConnection,
+  NatsError,
+  type TlsOptions,
+} from 'nats';
+import { JetliteError } from '../../errors.js';
+import type { NatsServers } from './address.js';
+import {
+  type Environment,
+  type NatsCredentials,
+  type NatsTls,
+  resolveLogin,
+  resolveTls,
+} from './credentials.js';
+import { connectError } from './errors.js';
+import { probe } from './probe.js';
+
+export interface NatsOptions extends NatsCredentials, NatsTls {
+  /** How often in a row a server is tried again after the connection was lost; -1, the default, for ever. */
   readonly maxReconnects?: number;
-  /** Default 2000. */
+  /** Between two tries at one server. Default 2000. */
   readonly reconnectWaitMs?: number;
-  /** For connecting and for every answer of the server. Default 10000. */
+  /** For connecting, and for every answer of a server. Default 10000. */
   readonly timeoutMs?: number;
+}
+
+const PING_INTERVAL_MS = 15_000;
+const PROBE_AFTER_MS = 1000;
+
+/** Connects; gives up after the timeout. Throws REPLICA, naming the servers, or USAGE for options that cannot be. */
+export async function connectNats(
+  servers: NatsServers | undefined,
+  options: NatsOptions = {},
+  env: Environment = process.env,
+  onWarning: (message: string) => void = () => {},
+): Promise<NatsLink> {
+  const login = await resolveLogin(servers, options, env, onWarning);
+  const tls = await resolveTls(options, login, onWarning);
+  const timeoutMs = options.timeoutMs ?? 10_000;
+  const reconnectWaitMs = options.reconnectWaitMs ?? 2000;
+  const connecting: ConnectionOptions = {
+    servers: [...login.hosts],
+    name: 'jetlite',
+    timeout: Math.max(1, Math.floor(timeoutMs / login.hosts.length)),
+    maxReconnectAttempts: options.maxReconnects ?? -1,
+    reconnectTimeWait: reconnectWaitMs,
+    pingInterval: PING_INTERVAL_MS,
+    ignoreAuthErrorAbort: true,
+    noAsyncTraces: true,
+    // Resolving first gives TLS the host's name; without TLS the system's own resolver (hosts file) is enough.
+    resolve: tls !== undefined,
+    ...(tls === undefined ? {} : { tls }),
+    ...(login.authenticator === undefined ? {} : { authenticator: login.authenticator }),
+  };
+  const pending = connect(connecting);
+  const giveUp = new AbortController();
+  try {
+    const connection = await Promise.race([
+      pending,
+      failWhenSlow(login.hosts, tls, timeoutMs, giveUp.signal),
+    ]);
+    return new NatsLink(connection, login.hosts, login.tls, timeoutMs);
+  } catch (error) {
+    pending.then(
+      (late) => late.close(),
+      () => {},
+    );
+    throw connectError(error, login, timeoutMs);
+  } finally {
+    giveUp.abort();
+  }
+}
+
+/** Rejects when the timeout is over, or as soon as probes have found why no server is going to take us. */
+async function failWhenSlow(
+  hosts: readonly string[],
+  tls: TlsOptions | undefined,
+  timeoutMs: number,
+  signal: AbortSignal,
+): Promise<never> {
+  const until = Date.now() + timeoutMs;
+  await delay(Math.min(PROBE_AFTER_MS, timeoutMs), undefined, { signal });
+  const probes = await Promise.all(hosts.map((host) => probe(host, tls, until - Date.now())));
+  const found = probes.find((error) => error !== undefined);
+  if (found === undefined || probes.includes(undefined)) {
+    await delay(Math.max(0, until - Date.now()), undefined, { signal });
+  }
+  throw found ?? NatsError.errorForCode(ErrorCode.Timeout);
+}
+
+/** An open connection and its fate. */
+export class NatsLink {
+  readonly connection: NatsConnection;
+  /** `nats://host:port,…`, nothing secret in it. */
+  readonly url: string;
+  readonly timeoutMs: number;
+  readonly #whenLost = new Set<(error: JetliteError) => void>();
+  readonly #whenBack = new Set<() => void>();
+
+  constructor(connection: NatsConnection, hosts: readonly string[], tls: boolean, timeoutMs: number) {
+    this.connection = connection;
+    this.url = `${tls ? 'tls' : 'nats'}://${hosts.join(',')}`;
+    this.timeoutMs = timeoutMs;
+    void this.#follow();
+  }
+
+  /** Calls back once when the connection breaks; the answer takes the wish back. */
+  onLost(callback: (error: JetliteError) => void): () => void {
+    this.#whenLost.add(callback);
+    return () => this.#whenLost.delete(callback);
+  }
+
+  /** Calls back after every reconnect; the answer takes the wish back. */
+  onBack(callback: () => void): () => void {
+    this.#whenBack.add(callback);
+    return () => this.#whenBack.delete(callback);
+  }
+
+  /** Resolves when a server answers. Throws REPLICA if none does within `patienceMs`, ABORTED by the signal. */
+  async ready(patienceMs: number, signal?: AbortSignal): Promise<void> {
+    const until = Date.now() + patienceMs;
+    for (;;) {
+      if (signal?.aborted) throw new JetliteError('ABORTED', 'waiting for the NATS server was stopped');
+      if (this.connection.isClosed()) throw this.#error('the connection to the NATS server is closed');
+      const left = until - Date.now();
+      if (left <= 0) throw this.#error(`no answer from the NATS server within ${patienceMs / 1000} s`);
+      if (await answers(this.connection, Math.min(left, this.timeoutMs))) return;
+      await delay(Math.min(50, left));
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#whenLost.clear();
+    this.#whenBack.clear();
+    await this.connection.close();
+  }
+
+  async #follow(): Promise<void> {
+    for await (const status of this.connection.status()) {
+      if (status.type === Events.Disconnect) this.#lose('the connection to the NATS server was lost');
+      if (status.type === Events.Reconnect) for (const callback of [...this.#whenBack]) callback();
+    }
+    this.#lose('the connection to the NATS server is closed');
+  }
+
+  #lose(why: string): void {
+    const callbacks = [...this.#whenLost];
+    this.#whenLost.clear();
+    for (const callback of callbacks) callback(this.#error(why));
+  }
+
+  #error(message: string): JetliteError {
+    return new JetliteError('REPLICA', `${message} (${this.url})`, {
+      hint: 'Check that the server is running.',
+    });
+  }
+}
+
+/** True if the server answers a ping in time. */
+async function answers(connection: NatsConnection, timeoutMs: number): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<boolean>((resolve) => {
+    timer = setTimeout(() => resolve(false), timeoutMs);
+  });
+  const answered = connection.flush().then(
+    () => true,
+    () => false,
+  );
+  try {
+    return await Promise.race([answered, late]);
+  } finally {
+    clearTimeout(timer);
+  }
 }

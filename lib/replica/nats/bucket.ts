@@ -1,0 +1,215 @@
+/**
+ * Object-store buckets: what they are to JetStream, and which of their settings a replica can live with.
+ *
+ * Bucket `B` is the stream `OBJ_B` with the subjects `$O.B.C.>` (chunks) and `$O.B.M.>` (metas), as NATS architecture
+ * decision record 20 lays down.
+ */
+
+import {
+  DiscardPolicy,
+  type JetStreamClient,
+  type JetStreamManager,
+  RetentionPolicy,
+  StorageType,
+  StoreCompression,
+  type StreamConfig,
+  type StreamInfo,
+} from 'nats';
+import { JetliteError } from '../../errors.js';
+import type { NatsLink } from './connect.js';
+import { Api, apiCode, missingBucket, requestError } from './errors.js';
+
+const STREAM_PREFIX = 'OBJ_';
+const NANOS_PER_MS = 1e6;
+
+/** Settings for a new bucket; what is left out is the server's or ADR-20's default. */
+export interface BucketSettings {
+  readonly description?: string;
+  /** How many servers of a cluster hold the bucket: 1, 3 or 5. */
+  readonly replicas?: number;
+  readonly storage?: 'file' | 'memory';
+  readonly maxBytes?: number;
+  /** After this time the server drops objects: never for a replica's bucket. */
+  readonly ttlMs?: number;
+  readonly compression?: boolean;
+}
+
+/** A bucket as its server shows it. */
+export interface BucketInfo {
+  readonly name: string;
+  readonly description: string;
+  readonly replicas: number;
+  readonly storage: 'file' | 'memory';
+  /** -1 for no limit. */
+  readonly maxBytes: number;
+  /** 0 for no end. */
+  readonly ttlMs: number;
+  readonly compression: boolean;
+  /** Bytes in the store, chunks and metas. */
+  readonly bytes: number;
+  readonly messages: number;
+  readonly createdMs: number;
+}
+
+/** An open bucket: the connection, and what of its settings matters to those who write and read. */
+export interface Bucket {
+  readonly link: NatsLink;
+  readonly name: string;
+  readonly stream: string;
+  readonly jetstream: JetStreamClient;
+  readonly manager: JetStreamManager;
+  /** True if the stream has more than one replica, so that messages can be under way unseen. */
+  readonly replicated: boolean;
+  /** Bytes, headers included; -1 for no limit. */
+  readonly maxMessageSize: number;
+}
+
+/**
+ * Opens a bucket that exists. Throws REPLICA if it does not, or if the server may drop parts of a replica from it and
+ * `allowUnsafe` is not set.
+ */
+export async function openBucket(
+  link: NatsLink,
+  name: string,
+  allowUnsafe = false,
+  onWarning: (message: string) => void = () => {},
+): Promise<Bucket> {
+  const manager = await managerOf(link, name);
+  const { config, cluster } = await streamOf(manager, link, name);
+  const dangers = dangersOf(config);
+  if (dangers.length > 0 && !allowUnsafe) {
+    throw new JetliteError(
+      'REPLICA',
+      `bucket ${name} at ${link.url} can lose parts of a replica: ${dangers.join(', ')}`,
+      {
+        hint: `Make a bucket without these settings (jetlite bucket create), or change them with: nats stream edit ${STREAM_PREFIX}${name}.`,
+      },
+    );
+  }
+  for (const danger of dangers) onWarning(`bucket ${name} can lose parts of a replica: ${danger}`);
+  if (config.num_replicas === 1 && cluster?.name) {
+    onWarning(
+      `bucket ${name} is on one server of the cluster ${cluster.name} only; three replicas would outlive one`,
+    );
+  }
+  return {
+    link,
+    name,
+    stream: config.name,
+    jetstream: link.connection.jetstream({ timeout: link.timeoutMs }),
+    manager,
+    replicated: config.num_replicas > 1,
+    maxMessageSize: config.max_msg_size,
+  };
+}
+
+/** Which settings of a stream let its server drop messages that a replica needs. */
+function dangersOf(config: StreamConfig): string[] {
+  const dangers: string[] = [];
+  const limited = config.max_bytes > 0 || config.max_msgs > 0;
+  if (config.max_age > 0)
+    dangers.push(`objects expire after ${config.max_age / NANOS_PER_MS / 1000} s (max_age)`);
+  if (config.discard === DiscardPolicy.Old && limited) {
+    dangers.push('at its limit the oldest messages are dropped (discard old)');
+  }
+  if (config.max_msgs_per_subject > 0) dangers.push('it keeps few messages a subject (max_msgs_per_subject)');
+  if (!config.allow_rollup_hdrs) dangers.push('objects cannot be replaced or removed (rollup is off)');
+  return dangers;
+}
+
+/** Creates a bucket as every NATS client makes it. Throws REPLICA, also if one with other settings exists. */
+export async function createBucket(
+  link: NatsLink,
+  name: string,
+  settings: BucketSettings = {},
+): Promise<BucketInfo> {
+  const stream = streamName(name);
+  const manager = await managerOf(link, name);
+  const config: Partial<StreamConfig> = {
+    name: stream,
+    subjects: [`$O.${name}.C.>`, `$O.${name}.M.>`],
+    retention: RetentionPolicy.Limits,
+    discard: DiscardPolicy.New,
+    allow_rollup_hdrs: true,
+    allow_direct: true,
+    num_replicas: settings.replicas ?? 1,
+    storage: settings.storage === 'memory' ? StorageType.Memory : StorageType.File,
+    max_bytes: settings.maxBytes ?? -1,
+    max_age: (settings.ttlMs ?? 0) * NANOS_PER_MS,
+    compression: settings.compression ? StoreCompression.S2 : StoreCompression.None,
+    ...(settings.description === undefined ? {} : { description: settings.description }),
+  };
+  try {
+    return infoOf(await manager.streams.add(config));
+  } catch (error) {
+    throw requestError(error, 'create the bucket', name, link.url);
+  }
+}
+
+/** Throws REPLICA if there is no such bucket. */
+export async function bucketInfo(link: NatsLink, name: string): Promise<BucketInfo> {
+  return infoOf(await streamOf(await managerOf(link, name), link, name));
+}
+
+/** All buckets of the account, by name. */
+export async function listBuckets(link: NatsLink): Promise<BucketInfo[]> {
+  const manager = await managerOf(link, '*');
+  const found: BucketInfo[] = [];
+  try {
+    for await (const stream of manager.streams.list('$O.>')) {
+      if (stream.config.name.startsWith(STREAM_PREFIX)) found.push(infoOf(stream));
+    }
+  } catch (error) {
+    throw requestError(error, 'list the buckets', '*', link.url);
+  }
+  return found.sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+/** Deletes a bucket and everything in it. Throws REPLICA if there is none. */
+export async function deleteBucket(link: NatsLink, name: string): Promise<void> {
+  const manager = await managerOf(link, name);
+  try {
+    await manager.streams.delete(streamName(name));
+  } catch (error) {
+    throw requestError(error, 'delete the bucket', name, link.url);
+  }
+}
+
+function streamName(bucket: string): string {
+  if (/^[A-Za-z0-9_-]+$/.test(bucket)) return `${STREAM_PREFIX}${bucket}`;
+  throw new JetliteError('USAGE', `${JSON.stringify(bucket)} cannot name a bucket`, {
+    hint: 'Use letters, digits, - and _.',
+  });
+}
+
+async function managerOf(link: NatsLink, name: string): Promise<JetStreamManager> {
+  try {
+    return await link.connection.jetstreamManager({ timeout: link.timeoutMs, checkAPI: false });
+  } catch (error) {
+    throw requestError(error, 'use JetStream', name, link.url);
+  }
+}
+
+async function streamOf(manager: JetStreamManager, link: NatsLink, name: string): Promise<StreamInfo> {
+  try {
+    return await manager.streams.info(streamName(name));
+  } catch (error) {
+    if (apiCode(error) === Api.STREAM_NOT_FOUND) throw missingBucket(name, link.url, error);
+    throw requestError(error, 'open the bucket', name, link.url);
+  }
+}
+
+function infoOf({ config, state, created }: StreamInfo): BucketInfo {
+  return {
+    name: config.name.slice(STREAM_PREFIX.length),
+    description: config.description ?? '',
+    replicas: config.num_replicas,
+    storage: config.storage,
+    maxBytes: config.max_bytes,
+    ttlMs: config.max_age / NANOS_PER_MS,
+    compression: config.compression === StoreCompression.S2,
+    bytes: state.bytes,
+    messages: state.messages,
+    createdMs: Date.parse(`${created}`),
+  };
+}

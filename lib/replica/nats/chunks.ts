@@ -1,0 +1,268 @@
+/**
+ * Sending the chunks of one nuid: in order, a window of them under way, never one out of place (invariant 1 of put.ts).
+ */
+
+import { createHash } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
+import { headers } from 'nats';
+import { JetliteError } from '../../errors.js';
+import type { ByteSource } from '../replica.js';
+import type { Bucket } from './bucket.js';
+import { Api, apiCode, isPassing } from './errors.js';
+import { chunkSubject, formatDigest } from './objects.js';
+import type { Pace } from './pace.js';
+
+/** What was sent. */
+export interface SentChunks {
+  readonly size: number;
+  readonly chunks: number;
+  readonly chunkSize: number;
+  readonly digest: string;
+  /** The chunk that was left to the caller to send. */
+  readonly only: Uint8Array | undefined;
+}
+
+export interface Sending {
+  readonly bucket: Bucket;
+  readonly pace: Pace;
+  readonly nuid: string;
+  readonly signal: AbortSignal | undefined;
+  /** Leave the chunk of an object that has but one to the caller. */
+  readonly leaveOnly: boolean;
+  /** Called before anything of an object of several chunks is sent; may throw to stop. */
+  readonly beforeLarge: () => Promise<void>;
+  /** The server acknowledged something. */
+  readonly onProgress: () => void;
+  readonly isOutOfPatience: () => boolean;
+}
+
+/** The nuid is of no use any more: the order of its chunks is broken, or unknown. */
+export class NuidSpoilt extends Error {}
+
+/**
+ * Sends all of `content`. When it throws, nothing of the nuid is under way any more as far as can be known: NuidSpoilt
+ * if the object may start again, otherwise what cannot be helped.
+ */
+export async function sendChunks(sending: Sending, content: ByteSource): Promise<SentChunks> {
+  const { signal } = sending;
+  const chunkSize = chunkSizeNow(sending);
+  const window = new ChunkWindow(sending, chunkSize);
+  const hash = createHash('sha256');
+  let size = 0;
+  let chunks = 0;
+  let held: Uint8Array | undefined;
+  try {
+    for await (const chunk of cut(content(), chunkSize)) {
+      throwIfAborted(signal);
+      hash.update(chunk);
+      size += chunk.length;
+      chunks++;
+      if (chunks === 2) await sending.beforeLarge();
+      if (held !== undefined) await window.send(held);
+      held = chunk;
+    }
+    if (held !== undefined && (chunks > 1 || !sending.leaveOnly)) {
+      await window.send(held);
+      held = undefined;
+    }
+    await window.allStored();
+  } finally {
+    await window.settled();
+  }
+  return { size, chunks, chunkSize, digest: formatDigest(hash.digest()), only: held };
+}
+
+function chunkSizeNow({ bucket, pace }: Sending): number {
+  return pace.chunkSize(bucket.link.connection.info?.max_payload ?? -1, bucket.maxMessageSize);
+}
+
+/** Sends one chunk under the message id of `chunkId`; resolves with its sequence when the server has stored it. */
+export async function publishChunk(
+  bucket: Bucket,
+  nuid: string,
+  index: number,
+  bytes: Uint8Array,
+): Promise<number> {
+  const head = headers();
+  head.set('Nats-Msg-Id', chunkId(nuid, index));
+  return (await bucket.jetstream.publish(chunkSubject(bucket, nuid), bytes, { headers: head })).seq;
+}
+
+export function chunkId(nuid: string, index: number): string {
+  return `${nuid}.${index}`;
+}
+
+export function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw new JetliteError('ABORTED', 'the put was stopped', { cause: signal.reason });
+}
+
+/** Cuts bytes into chunks of one size, the last one shorter; each is a buffer of its own. */
+async function* cut(
+  source: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+  chunkSize: number,
+): AsyncGenerator<Uint8Array> {
+  let parts: Uint8Array[] = [];
+  let gathered = 0;
+  for await (const bytes of source) {
+    for (let from = 0; from < bytes.length; ) {
+      // A copy: the source may use its buffer again while this chunk is under way.
+      const part = bytes.slice(from, from + chunkSize - gathered);
+      parts.push(part);
+      gathered += part.length;
+      from += part.length;
+      if (gathered === chunkSize) {
+        yield joined(parts, gathered);
+        parts = [];
+        gathered = 0;
+      }
+    }
+  }
+  if (gathered > 0) yield joined(parts, gathered);
+}
+
+function joined(parts: readonly Uint8Array[], size: number): Uint8Array {
+  if (parts.length === 1) return parts[0];
+  const whole = new Uint8Array(size);
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
+
+interface Chunk {
+  readonly index: number;
+  readonly bytes: Uint8Array;
+}
+
+/** The chunks of one nuid that wait to be sent or to be acknowledged. */
+class ChunkWindow {
+  readonly #sending: Sending;
+  readonly #chunkSize: number;
+  /** To be sent, in order. */
+  readonly #queue: Chunk[] = [];
+  /** Refused for certain; the server stored nothing of them. */
+  #refused: Chunk[] = [];
+  #refusal: unknown;
+  #inFlight = 0;
+  #sent = 0;
+  #highestStored = -1;
+  #waiting = false;
+  #failure: unknown;
+  #lost = false;
+  readonly #forgetLost: () => void;
+  #changed: () => void = () => {};
+  readonly #wake = () => this.#changed();
+
+  constructor(sending: Sending, chunkSize: number) {
+    this.#sending = sending;
+    this.#chunkSize = chunkSize;
+    sending.signal?.addEventListener('abort', this.#wake);
+    this.#forgetLost = sending.bucket.link.onLost((error) => {
+      this.#lost = true;
+      this.#fail(new NuidSpoilt('the connection was lost', { cause: error }));
+    });
+  }
+
+  /** Resolves when the chunk is on its way. */
+  async send(bytes: Uint8Array): Promise<void> {
+    this.#queue.push({ index: this.#sent++, bytes });
+    this.#pump();
+    await this.#until(() => this.#queue.length === 0);
+  }
+
+  async allStored(): Promise<void> {
+    await this.#until(() => this.#queue.length === 0 && this.#inFlight === 0 && !this.#waiting);
+  }
+
+  /** Resolves, without regard to how, when every answer that can still come has come. */
+  async settled(): Promise<void> {
+    this.#failure ??= new NuidSpoilt('the put has ended');
+    while (this.#inFlight > 0 && !this.#lost) await this.#change();
+    this.#forgetLost();
+    this.#sending.signal?.removeEventListener('abort', this.#wake);
+  }
+
+  async #until(reached: () => boolean): Promise<void> {
+    for (;;) {
+      throwIfAborted(this.#sending.signal);
+      if (this.#failure !== undefined) throw this.#failure;
+      if (reached()) return;
+      await this.#change();
+    }
+  }
+
+  #change(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#changed = resolve;
+    });
+  }
+
+  #fail(error: unknown): void {
+    this.#failure ??= error;
+    this.#changed();
+  }
+
+  #pump(): void {
+    while (
+      this.#queue.length > 0 &&
+      this.#inFlight < this.#sending.pace.window &&
+      this.#failure === undefined &&
+      this.#refused.length === 0 &&
+      !this.#waiting
+    ) {
+      this.#publish(this.#queue.shift() as Chunk);
+    }
+    this.#changed();
+  }
+
+  #publish(chunk: Chunk): void {
+    const { bucket, nuid, pace, onProgress } = this.#sending;
+    this.#inFlight++;
+    publishChunk(bucket, nuid, chunk.index, chunk.bytes)
+      .then(
+        () => {
+          this.#highestStored = Math.max(this.#highestStored, chunk.index);
+          pace.accepted();
+          onProgress();
+        },
+        (error) => {
+          if (apiCode(error) === Api.TOO_MANY_REQUESTS) {
+            this.#refusal = error;
+            this.#refused.push(chunk);
+          } else if (isPassing(error)) {
+            this.#fail(new NuidSpoilt('a chunk was not acknowledged', { cause: error }));
+          } else {
+            this.#fail(error);
+          }
+        },
+      )
+      .then(() => {
+        this.#inFlight--;
+        if (this.#refused.length > 0 && this.#inFlight === 0) this.#sendRefusedAgain();
+        this.#pump();
+      });
+  }
+
+  /** Everything under way has been answered: chunks that were refused may be sent again if none overtook them. */
+  #sendRefusedAgain(): void {
+    const refused = this.#refused.sort((a, b) => a.index - b.index);
+    const waitMs = this.#sending.pace.refused();
+    if (this.#sending.isOutOfPatience()) {
+      this.#fail(this.#refusal);
+    } else if (chunkSizeNow(this.#sending) < this.#chunkSize) {
+      this.#fail(new NuidSpoilt('the server takes only smaller chunks', { cause: this.#refusal }));
+    } else if (this.#highestStored > refused[0].index) {
+      this.#fail(new NuidSpoilt('a chunk overtook a refused one', { cause: this.#refusal }));
+    } else {
+      this.#refused = [];
+      this.#queue.unshift(...refused);
+      this.#waiting = true;
+      void delay(waitMs).then(() => {
+        this.#waiting = false;
+        this.#pump();
+      });
+    }
+  }
+}

@@ -1,0 +1,200 @@
+/**
+ * An ordered push consumer: the messages of one filter, in stream order, each once, or word that the order broke.
+ *
+ * 1. A consumer of ours lives in the server's memory and acknowledges nothing. The server numbers what it delivers; a
+ *    number that is not the next one, a heartbeat that names a later one, silence, a lost connection or a status that
+ *    ends the consumer breaks it, once and for good. Whoever uses it goes on with a new one.
+ * 2. The server stops at a flow-control request until it is answered; answering late bounds what waits here.
+ * 3. `pending` is counted by the server when it makes the consumer: that many messages are the present.
+ */
+
+import {
+  AckPolicy,
+  createInbox,
+  DeliverPolicy,
+  type Msg,
+  nanos,
+  nuid,
+  ReplayPolicy,
+  type Subscription,
+} from 'nats';
+import type { Bucket } from './bucket.js';
+
+const HEARTBEAT_MS = 5000;
+const SILENCE_MS = 12_000;
+/** After this time without anyone listening the server forgets the consumer. */
+const FORGET_AFTER_MS = 30_000;
+
+export type StartAt = { readonly policy: 'last-per-subject' | 'all' } | { readonly sequence: number };
+
+/** One message as it was delivered. */
+export interface Delivery {
+  readonly message: Msg;
+  /** Its sequence in the stream. */
+  readonly sequence: number;
+  /** Its place among what this consumer delivered, from 1. */
+  readonly number: number;
+  readonly timestampMs: number;
+}
+
+export interface ConsumerEvents {
+  deliver(delivery: Delivery): void;
+  /** The server waits for the answer before it sends more. */
+  flowControl(answer: () => void): void;
+  broken(why: Error): void;
+}
+
+/** Makes a consumer; resolves when the server has counted what is pending. Throws what the server refuses with. */
+export async function openConsumer(
+  bucket: Bucket,
+  filter: string,
+  start: StartAt,
+  events: ConsumerEvents,
+): Promise<OrderedConsumer> {
+  const consumer = new OrderedConsumer(bucket, events);
+  try {
+    await consumer.open(filter, start);
+  } catch (error) {
+    consumer.close();
+    throw error;
+  }
+  return consumer;
+}
+
+export class OrderedConsumer {
+  readonly #bucket: Bucket;
+  readonly #events: ConsumerEvents;
+  readonly #name = nuid.next();
+  #subscription: Subscription | undefined;
+  #forgetLost: () => void = () => {};
+  #silence: NodeJS.Timeout | undefined;
+  #delivered = 0;
+  #pending = 0;
+  #ended = false;
+
+  constructor(bucket: Bucket, events: ConsumerEvents) {
+    this.#bucket = bucket;
+    this.#events = events;
+  }
+
+  /** Messages that the filter had, from the start on, when the consumer was made. */
+  get pending(): number {
+    return this.#pending;
+  }
+
+  async open(filter: string, start: StartAt): Promise<void> {
+    const { link, manager, stream } = this.#bucket;
+    const inbox = createInbox();
+    this.#forgetLost = link.onLost((error) => this.#break(error));
+    this.#subscription = link.connection.subscribe(inbox, {
+      callback: (error, message) => (error ? this.#break(error) : this.#take(message)),
+    });
+    const info = await manager.consumers.add(stream, {
+      name: this.#name,
+      deliver_subject: inbox,
+      filter_subject: filter,
+      ack_policy: AckPolicy.None,
+      replay_policy: ReplayPolicy.Instant,
+      flow_control: true,
+      idle_heartbeat: nanos(HEARTBEAT_MS),
+      inactive_threshold: nanos(FORGET_AFTER_MS),
+      max_deliver: 1,
+      mem_storage: true,
+      num_replicas: 1,
+      ...('sequence' in start
+        ? { deliver_policy: DeliverPolicy.StartSequence, opt_start_seq: start.sequence }
+        : { deliver_policy: start.policy === 'all' ? DeliverPolicy.All : DeliverPolicy.LastPerSubject }),
+    });
+    // What arrived before this answer is counted in `delivered`, not in `num_pending`.
+    this.#pending = info.num_pending + info.delivered.consumer_seq;
+    this.#listen();
+  }
+
+  /** How many messages the server has delivered or is about to deliver by now. Throws if it knows us no more. */
+  async deliverable(): Promise<number> {
+    const info = await this.#bucket.manager.consumers.info(this.#bucket.stream, this.#name);
+    return info.delivered.consumer_seq + info.num_pending;
+  }
+
+  close(): void {
+    if (this.#ended) return;
+    this.#end();
+    // The server would forget it by itself; nobody waits for this.
+    this.#bucket.manager.consumers.delete(this.#bucket.stream, this.#name).catch(() => {});
+  }
+
+  #take(message: Msg): void {
+    if (this.#ended) return;
+    this.#listen();
+    const status = message.headers?.code;
+    if (status) this.#takeStatus(message, status);
+    else this.#takeMessage(deliveryOf(message));
+  }
+
+  #takeMessage(delivery: Delivery): void {
+    if (delivery.number === this.#delivered + 1) {
+      this.#delivered = delivery.number;
+      this.#events.deliver(delivery);
+    } else {
+      this.#break(new Error(`message ${delivery.number} came after message ${this.#delivered}`));
+    }
+  }
+
+  #takeStatus(message: Msg, status: number): void {
+    const { headers } = message;
+    if (status !== 100) {
+      this.#break(new Error(`the server ended the consumer: ${status} ${headers?.description}`));
+    } else if (message.reply) {
+      this.#events.flowControl(() => message.respond());
+    } else {
+      this.#takeHeartbeat(
+        Number(headers?.get('Nats-Last-Consumer') || 0),
+        headers?.get('Nats-Consumer-Stalled'),
+      );
+    }
+  }
+
+  #takeHeartbeat(delivered: number, stalled: string | undefined): void {
+    if (delivered !== this.#delivered) {
+      this.#break(new Error(`the server delivered ${delivered} messages, ${this.#delivered} came`));
+    } else if (stalled) {
+      this.#events.flowControl(() => this.#bucket.link.connection.publish(stalled));
+    }
+  }
+
+  #listen(): void {
+    if (this.#silence === undefined) {
+      this.#silence = setTimeout(() => this.#break(new Error('the server fell silent')), SILENCE_MS);
+    } else {
+      this.#silence.refresh();
+    }
+  }
+
+  #break(why: Error): void {
+    if (this.#ended) return;
+    this.#end();
+    this.#events.broken(why);
+  }
+
+  #end(): void {
+    this.#ended = true;
+    clearTimeout(this.#silence);
+    this.#forgetLost();
+    this.#subscription?.unsubscribe();
+  }
+}
+
+/**
+ * Reads the numbers that the server puts into a reply subject: `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream
+ * sequence>.<consumer sequence>.<nanoseconds>.<pending>`, with domain and account before the stream in newer ones.
+ */
+function deliveryOf(message: Msg): Delivery {
+  const tokens = message.reply?.split('.') ?? [];
+  const at = tokens.length > 9 ? 6 : 4;
+  return {
+    message,
+    sequence: Number(tokens[at + 1]),
+    number: Number(tokens[at + 2]),
+    timestampMs: Number(tokens[at + 3]?.slice(0, -6)),
+  };
+}

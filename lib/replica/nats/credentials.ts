@@ -1,0 +1,244 @@
+/**
+ * Who we are to a NATS server, and whom we trust: options, files and environment become what the client needs.
+ *
+ * Exactly one way to authenticate is used. What options say goes before the replica's URL, that before NATS_URL, that
+ * before NATS_CREDS; the credentials of NATS_URL are sent to no other server than those it names.
+ */
+
+import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { readFile, stat } from 'node:fs/promises';
+import { type ConnectionOptions, checkServerIdentity, type PeerCertificate } from 'node:tls';
+import { type Authenticator, jwtAuthenticator, nkeyAuthenticator, nkeys, type TlsOptions } from 'nats';
+import { JetliteError } from '../../errors.js';
+import { type NatsServers, parseNatsServers, splitHost } from './address.js';
+
+/** How to authenticate with NATS servers, beyond what a URL says. */
+export interface NatsCredentials {
+  readonly username?: string;
+  readonly password?: string;
+  readonly token?: string;
+  /** A user's JWT; with the seed of its nkey unless it is a bearer token. */
+  readonly jwt?: string;
+  readonly seed?: string;
+  /** Path of a credentials file: JWT and seed. */
+  readonly creds?: string;
+  /** The seed of an nkey, the path of a file that holds it, or the public key with `seed` beside it. */
+  readonly nkey?: string;
+}
+
+export interface NatsTls {
+  /** Refuse a connection without TLS. */
+  readonly tls?: boolean;
+  /** Paths of PEM files with the authorities to trust instead of the system's. */
+  readonly rootCAs?: readonly string[];
+  /** Paths of PEM files; one without the other is an error. */
+  readonly clientCert?: string;
+  readonly clientKey?: string;
+}
+
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/** Where to connect, and who we say we are. */
+export interface Login {
+  readonly hosts: readonly string[];
+  readonly tls: boolean;
+  /** For messages: "the user name or password", "the token", … ; undefined without credentials. */
+  readonly method: string | undefined;
+  readonly authenticator: Authenticator | undefined;
+}
+
+/** Puts together what URL, options and environment say. Throws USAGE for what is missing, wrong or contradictory. */
+export async function resolveLogin(
+  servers: NatsServers | undefined,
+  given: NatsCredentials & NatsTls,
+  env: Environment,
+  onWarning: (message: string) => void,
+): Promise<Login> {
+  const fromEnv = env.NATS_URL ? parseNatsServers(env.NATS_URL) : undefined;
+  const chosen = servers ?? fromEnv;
+  if (chosen === undefined) {
+    throw usage('the replica URL names no NATS server', 'Write nats://HOST/BUCKET, or set NATS_URL.');
+  }
+  const tls = given.tls === true || chosen.tls;
+  const { hosts } = chosen;
+  const sameServers = fromEnv !== undefined && hosts.every((host) => fromEnv.hosts.includes(host));
+  const candidates: (NatsCredentials | undefined)[] = [
+    given,
+    servers,
+    sameServers ? fromEnv : undefined,
+    env.NATS_CREDS ? { creds: env.NATS_CREDS } : undefined,
+  ];
+  for (const candidate of candidates) {
+    const found = candidate && (await authenticatorFor(candidate, onWarning));
+    if (found) return { hosts, tls, ...found };
+  }
+  return { hosts, tls, method: undefined, authenticator: undefined };
+}
+
+async function authenticatorFor(
+  given: NatsCredentials,
+  onWarning: (message: string) => void,
+): Promise<Pick<Login, 'method' | 'authenticator'> | undefined> {
+  const { username, password, token, jwt, seed, creds, nkey } = given;
+  const ways = { username, token, jwt, creds, nkey };
+  const used = Object.entries(ways).filter(([, value]) => value !== undefined);
+  if (used.length > 1) {
+    throw usage(
+      `${used.map(([name]) => name).join(' and ')} are given together`,
+      'Keep one way to authenticate.',
+    );
+  }
+  if (password !== undefined && username === undefined) throw usage('a password is given without a username');
+  if (username !== undefined) {
+    return {
+      method: 'the user name or password',
+      authenticator: () => ({ user: username, ...(password === undefined ? {} : { pass: password }) }),
+    };
+  }
+  if (token !== undefined) return { method: 'the token', authenticator: () => ({ auth_token: token }) };
+  if (jwt !== undefined) {
+    return {
+      method: 'the JWT',
+      authenticator: jwtAuthenticator(jwt, seed ? checkedSeed(seed, 'seed') : undefined),
+    };
+  }
+  if (creds !== undefined) {
+    const found = parseCreds(await readSecret(creds, 'creds', onWarning), creds);
+    return { method: `the credentials of ${creds}`, authenticator: jwtAuthenticator(found.jwt, found.seed) };
+  }
+  if (nkey === undefined && seed === undefined) return undefined;
+  return { method: 'the nkey', authenticator: nkeyAuthenticator(await seedOf(nkey, seed, onWarning)) };
+}
+
+async function seedOf(
+  nkey: string | undefined,
+  seed: string | undefined,
+  onWarning: (message: string) => void,
+): Promise<Uint8Array> {
+  if (nkey === undefined) return checkedSeed(seed as string, 'seed');
+  if (/^S[A-Z2-7]{40,}$/.test(nkey)) return checkedSeed(nkey, 'nkey');
+  if (!/^U[A-Z2-7]{40,}$/.test(nkey)) {
+    const text = await readSecret(nkey, 'nkey', onWarning);
+    return checkedSeed(/S[A-Z2-7]{40,}/.exec(text)?.[0] ?? '', `nkey file ${nkey}`);
+  }
+  if (seed === undefined) throw usage('nkey is a public key, and no seed is given', 'Give the seed as well.');
+  const bytes = checkedSeed(seed, 'seed');
+  if (nkeys.fromSeed(bytes).getPublicKey() !== nkey) throw usage('the seed does not belong to the nkey');
+  return bytes;
+}
+
+function checkedSeed(seed: string, where: string): Uint8Array {
+  const bytes = new TextEncoder().encode(seed.trim());
+  try {
+    nkeys.fromSeed(bytes).getPublicKey();
+  } catch {
+    // The cause is left out: it could quote the seed.
+    throw usage(`expected the seed of an nkey (it begins with SU) in ${where}`);
+  }
+  return bytes;
+}
+
+function parseCreds(text: string, path: string): { jwt: string; seed: Uint8Array } {
+  const [jwt, seed] = [
+    ...text.matchAll(/-{3,}[^\n]*-{3,}\r?\n\s*([^\s-][^\s]*)\s*\r?\n\s*-{3,}[^\n]*-{3,}/g),
+  ];
+  if (jwt === undefined || seed === undefined) {
+    throw usage(`expected a JWT and a seed between lines of dashes in the credentials file ${path}`);
+  }
+  return { jwt: jwt[1], seed: checkedSeed(seed[1], `the credentials file ${path}`) };
+}
+
+/**
+ * The client's TLS options for these hosts; undefined where the servers may decide. Throws USAGE for files that cannot
+ * serve.
+ */
+export async function resolveTls(
+  given: NatsTls,
+  { tls: required, hosts }: Pick<Login, 'tls' | 'hosts'>,
+  onWarning: (message: string) => void,
+): Promise<TlsOptions | undefined> {
+  const { rootCAs = [], clientCert, clientKey } = given;
+  if ((clientCert === undefined) !== (clientKey === undefined)) {
+    const [found, missing] =
+      clientKey === undefined ? ['client-cert', 'client-key'] : ['client-key', 'client-cert'];
+    throw usage(
+      `${found} is given without ${missing}`,
+      'Give both: the certificate and the key that belongs to it.',
+    );
+  }
+  if (!required && rootCAs.length === 0 && clientCert === undefined) return undefined;
+  const options: TlsOptions & Pick<ConnectionOptions, 'checkServerIdentity'> = {
+    checkServerIdentity: (name, certificate) => checkIdentity(hosts, name, certificate),
+  };
+  if (rootCAs.length > 0)
+    options.ca = (await Promise.all(rootCAs.map((path) => readCertificates(path, 'root-cas')))).join('\n');
+  if (clientCert !== undefined && clientKey !== undefined) {
+    options.cert = await readCertificates(clientCert, 'client-cert');
+    options.key = await readSecret(clientKey, 'client-key', onWarning);
+    checkKeyPair(options.cert, clientCert, options.key, clientKey);
+  }
+  return options;
+}
+
+/**
+ * The certificate must be for a host that the user named or, for servers that a cluster told us of, for their own
+ * name. The client asks about `localhost` where it dialled an address without a name: that proves nothing.
+ */
+function checkIdentity(
+  hosts: readonly string[],
+  name: string,
+  certificate: PeerCertificate,
+): Error | undefined {
+  const named = hosts.map((address) => splitHost(address).host);
+  const accepted = name === 'localhost' ? named : [...named, name];
+  if (accepted.some((host) => checkServerIdentity(host, certificate) === undefined)) return undefined;
+  return checkServerIdentity(named[0], certificate);
+}
+
+async function readCertificates(path: string, option: string): Promise<string> {
+  const text = await readNamed(path, option);
+  try {
+    new X509Certificate(text);
+  } catch (cause) {
+    throw usage(`${option}: ${path} holds no certificate in PEM form`, undefined, cause);
+  }
+  return text;
+}
+
+function checkKeyPair(cert: string, certPath: string, key: string, keyPath: string): void {
+  let belongs: boolean;
+  try {
+    belongs = new X509Certificate(cert).checkPrivateKey(createPrivateKey(key));
+  } catch {
+    throw usage(`client-key: ${keyPath} holds no private key in PEM form (or one with a passphrase)`);
+  }
+  if (!belongs) throw usage(`client-key: ${keyPath} does not belong to the certificate ${certPath}`);
+}
+
+async function readSecret(
+  path: string,
+  option: string,
+  onWarning: (message: string) => void,
+): Promise<string> {
+  const text = await readNamed(path, option);
+  if (process.platform !== 'win32' && ((await stat(path)).mode & 0o077) !== 0) {
+    onWarning(`${option}: ${path} can be read by other users; make it private (chmod 600)`);
+  }
+  return text;
+}
+
+async function readNamed(path: string, option: string): Promise<string> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    const why = { ENOENT: 'it does not exist', EACCES: 'permission denied', EISDIR: 'it is a folder' }[
+      code ?? ''
+    ];
+    throw usage(`${option}: cannot read ${path}: ${why ?? code}`, undefined, cause);
+  }
+}
+
+function usage(message: string, hint?: string, cause?: unknown): JetliteError {
+  return new JetliteError('USAGE', message, { ...(hint === undefined ? {} : { hint }), cause });
+}

@@ -1,0 +1,231 @@
+/**
+ * Reading an object: its chunks in stream order, checked against its meta.
+ *
+ * A whole read checks the number of chunks, the size and the digest; where they differ, the meta is read again, for the
+ * object may have been replaced or removed meanwhile. A range begins at the right chunk: chunks are stored before
+ * their meta, most often directly, so a guess at the sequence is tried first; the server's count of what is pending
+ * from there tells which chunk it is.
+ */
+
+import { createHash } from 'node:crypto';
+import { FormatError, JetliteError } from '../../errors.js';
+import type { ReadRange } from '../replica.js';
+import type { Bucket } from './bucket.js';
+import {
+  type ConsumerEvents,
+  type Delivery,
+  type OrderedConsumer,
+  openConsumer,
+  type StartAt,
+} from './consumer.js';
+import { isPassing, requestError } from './errors.js';
+import { chunkSubject, formatDigest, lastMeta, type StoredObject } from './objects.js';
+
+export type ReadableObject = Pick<
+  StoredObject,
+  'name' | 'nuid' | 'size' | 'chunks' | 'chunkSize' | 'digest' | 'sequence'
+>;
+
+const PATIENCE_TIMEOUTS = 3;
+
+/**
+ * The bytes of an object, or a range of them. Throws NOT_FOUND if this version is there no more, FORMAT if it is
+ * damaged (for a whole read at the end, after the bytes), REPLICA if the server cannot be asked.
+ */
+export async function* readObject(
+  bucket: Bucket,
+  object: ReadableObject,
+  range?: ReadRange,
+): AsyncGenerator<Uint8Array> {
+  try {
+    if (range === undefined) yield* readWhole(bucket, object);
+    else yield* readRange(bucket, object, range);
+  } catch (error) {
+    if (!(error instanceof FormatError)) {
+      throw requestError(error, `read ${object.name}`, bucket.name, bucket.link.url);
+    }
+    const last = await lastMeta(bucket, object.name);
+    if (last !== undefined && !last.deleted && last.nuid === object.nuid) throw error;
+    const what = last === undefined || last.deleted ? 'removed' : 'replaced';
+    throw new JetliteError(
+      'NOT_FOUND',
+      `${object.name} in bucket ${bucket.name} was ${what} after it was listed`,
+    );
+  }
+}
+
+async function* readWhole(bucket: Bucket, object: ReadableObject): AsyncGenerator<Uint8Array> {
+  const hash = createHash('sha256');
+  let size = 0;
+  if (object.chunks > 0) {
+    const reader = await openReader(bucket, object, 0);
+    try {
+      for (let chunk = 0; chunk < object.chunks; chunk++) {
+        const bytes = await reader.next();
+        hash.update(bytes);
+        size += bytes.length;
+        yield bytes;
+      }
+    } finally {
+      reader.close();
+    }
+  }
+  if (size !== object.size) throw damaged(bucket, object, `expected ${object.size} bytes, found ${size}`);
+  const digest = formatDigest(hash.digest());
+  // Some writers leave the padding out.
+  if (object.digest !== '' && digest.replace(/=+$/, '') !== object.digest.replace(/=+$/, '')) {
+    throw damaged(bucket, object, `expected the digest ${object.digest}, found ${digest}`);
+  }
+}
+
+async function* readRange(
+  bucket: Bucket,
+  object: ReadableObject,
+  range: ReadRange,
+): AsyncGenerator<Uint8Array> {
+  const { size, chunks, chunkSize } = object;
+  let position = Math.min(range.offset, size);
+  const end = Math.min(position + range.length, size);
+  if (position >= end) return;
+  const regular = chunkSize !== undefined && Math.ceil(size / chunkSize) === chunks;
+  const firstChunk = regular ? Math.floor(position / chunkSize) : 0;
+  const reader = await openReader(bucket, object, firstChunk);
+  try {
+    let chunkStart = regular ? firstChunk * chunkSize : 0;
+    for (let chunk = firstChunk; position < end; chunk++) {
+      if (chunk === chunks) throw damaged(bucket, object, `expected ${size} bytes, found ${chunkStart}`);
+      const bytes = await reader.next();
+      const chunkEnd = chunkStart + bytes.length;
+      if (chunkEnd > position) {
+        const part = bytes.subarray(position - chunkStart, Math.min(end, chunkEnd) - chunkStart);
+        position += part.length;
+        yield part;
+      }
+      chunkStart = chunkEnd;
+    }
+  } finally {
+    reader.close();
+  }
+}
+
+function damaged(bucket: Bucket, object: ReadableObject, what: string): FormatError {
+  return new FormatError(`${object.name} in bucket ${bucket.name}`, what);
+}
+
+/** Opens a reader whose next chunk is the one of that index. */
+async function openReader(bucket: Bucket, object: ReadableObject, index: number): Promise<ChunkReader> {
+  const reader = new ChunkReader(bucket, object.nuid);
+  try {
+    if (index > 0) {
+      // Right if the chunks stand directly before their meta, too late if other messages came between.
+      const guess = object.sequence - object.chunks + index;
+      const found = object.chunks - (await reader.open({ sequence: Math.max(1, guess) }));
+      if (found > index || found < 0) {
+        const first = await firstSequence(bucket, object);
+        await reader.open({ sequence: first + index });
+      }
+    } else {
+      await reader.open({ policy: 'all' });
+    }
+    let at = object.chunks - reader.pending;
+    if (at < 0 || at > index) {
+      throw damaged(
+        bucket,
+        object,
+        `expected ${object.chunks} chunks, found ${index === 0 ? reader.pending : 'others'}`,
+      );
+    }
+    for (; at < index; at++) await reader.next();
+    return reader;
+  } catch (error) {
+    reader.close();
+    throw error;
+  }
+}
+
+/** Every chunk has at least the first one's sequence plus its index. */
+async function firstSequence(bucket: Bucket, object: ReadableObject): Promise<number> {
+  const query = { seq: 1, next_by_subj: chunkSubject(bucket, object.nuid) };
+  return (await bucket.manager.streams.getMessage(bucket.stream, query)).seq;
+}
+
+/** The chunks of a nuid, one after the other; goes on behind the last one where a consumer broke. */
+class ChunkReader implements ConsumerEvents {
+  readonly #bucket: Bucket;
+  readonly #nuid: string;
+  #consumer: OrderedConsumer | undefined;
+  /** Chunks that arrived, and between them answers the server waits for before it sends more. */
+  #queue: (Delivery | (() => void))[] = [];
+  #broken: Error | undefined;
+  #wake: () => void = () => {};
+  #next = 1;
+
+  constructor(bucket: Bucket, nuid: string) {
+    this.#bucket = bucket;
+    this.#nuid = nuid;
+  }
+
+  /** Chunks from where it was opened to the end. */
+  get pending(): number {
+    return this.#consumer?.pending ?? 0;
+  }
+
+  async open(start: StartAt): Promise<number> {
+    this.close();
+    this.#queue = [];
+    this.#broken = undefined;
+    this.#consumer = await openConsumer(this.#bucket, chunkSubject(this.#bucket, this.#nuid), start, this);
+    return this.#consumer.pending;
+  }
+
+  async next(): Promise<Uint8Array> {
+    for (;;) {
+      const item = this.#queue.shift();
+      if (typeof item === 'function') {
+        item();
+      } else if (item !== undefined) {
+        this.#next = item.sequence + 1;
+        return item.message.data;
+      } else if (this.#broken !== undefined) {
+        await this.#reopen();
+      } else {
+        await new Promise<void>((resolve) => {
+          this.#wake = resolve;
+        });
+      }
+    }
+  }
+
+  close(): void {
+    this.#consumer?.close();
+  }
+
+  deliver(delivery: Delivery): void {
+    this.#queue.push(delivery);
+    this.#wake();
+  }
+
+  flowControl(answer: () => void): void {
+    this.#queue.push(answer);
+    this.#wake();
+  }
+
+  broken(why: Error): void {
+    this.#broken = why;
+    this.#wake();
+  }
+
+  async #reopen(): Promise<void> {
+    const { link } = this.#bucket;
+    const until = Date.now() + link.timeoutMs * PATIENCE_TIMEOUTS;
+    for (;;) {
+      await link.ready(Math.max(1, until - Date.now()));
+      try {
+        await this.open({ sequence: this.#next });
+        return;
+      } catch (error) {
+        if (!isPassing(error) || Date.now() > until) throw error;
+      }
+    }
+  }
+}

@@ -1,0 +1,276 @@
+/**
+ * The LTX files of a bucket under one prefix, listed once and from then on kept live by the server's own pushes.
+ *
+ * 1. One consumer delivers the last meta of every name, then every new one. When it breaks, all is listed again and what
+ *    differs is what happened meanwhile: nothing depends on every push arriving.
+ * 2. `files` answers with the present: it asks the server how much it has for this consumer and waits for that; what we
+ *    put ourselves is waited for by its sequence.
+ */
+
+import { setTimeout as delay } from 'node:timers/promises';
+import { parseLtxPath } from '../names.js';
+import type { LtxFileInfo } from '../replica.js';
+import type { Bucket } from './bucket.js';
+import { type Delivery, type OrderedConsumer, openConsumer } from './consumer.js';
+import { isFinal, requestError } from './errors.js';
+import type { ReadableObject } from './get.js';
+import { decodeMeta, metaFilter, type StoredObject } from './objects.js';
+
+/** Header of the metas of LTX files: the file's time, RFC 3339. Litestream's. */
+export const TIMESTAMP_HEADER = 'Litestream-Timestamp';
+
+/** A file as the bucket has it. */
+export interface ListedFile extends LtxFileInfo {
+  readonly version: string;
+  readonly object: ReadableObject;
+}
+
+const OWN_PUT_PATIENCE_MS = 2000;
+const RELIST_WAIT_MS = 100;
+const MAX_TRIES = 3;
+
+/** What a meta under the prefix says of an LTX file; undefined if it is something else. */
+export function listedFile(prefix: string, object: StoredObject): ListedFile | undefined {
+  const name = nameOf(prefix, object);
+  if (name === undefined || object.deleted) return undefined;
+  const time = Date.parse(object.headers[TIMESTAMP_HEADER]?.[0] ?? '');
+  const { nuid, size, chunks, chunkSize, digest, sequence } = object;
+  return {
+    ...name,
+    size,
+    timestampMs: Number.isNaN(time) ? object.storedMs : time,
+    version: versionOf(object),
+    object: { name: object.name, nuid, size, chunks, chunkSize, digest, sequence },
+  };
+}
+
+function nameOf(prefix: string, object: StoredObject) {
+  const start = prefix === '' ? '' : `${prefix}/`;
+  return object.name.startsWith(start) ? parseLtxPath(object.name.slice(start.length)) : undefined;
+}
+
+/** Names one version of an object: its meta's sequence and its nuid. */
+export function versionOf(object: Pick<StoredObject, 'sequence' | 'nuid'>): string {
+  return `${object.sequence}:${object.nuid}`;
+}
+
+export function parseVersion(version: string): Pick<StoredObject, 'sequence' | 'nuid'> | undefined {
+  const match = /^(\d+):(\S+)$/.exec(version);
+  return match === null ? undefined : { sequence: Number(match[1]), nuid: match[2] };
+}
+
+/** Hears of files as they come; `end` is the last it hears. */
+export interface ListingListener {
+  changed(file: ListedFile): void;
+  end(error: unknown): void;
+}
+
+export class Listing {
+  readonly #bucket: Bucket;
+  readonly #prefix: string;
+  readonly #listeners = new Set<ListingListener>();
+  #files = new Map<string, ListedFile>();
+  #loading: Promise<void> | undefined;
+  #consumer: OrderedConsumer | undefined;
+  /** How much of the consumer's deliveries is in `#files`. */
+  #taken = 0;
+  #sequence = 0;
+  #ownSequence = 0;
+  readonly #waiting = new Set<() => void>();
+  #closed = false;
+
+  constructor(bucket: Bucket, prefix: string) {
+    this.#bucket = bucket;
+    this.#prefix = prefix;
+  }
+
+  /** True while the pushes keep it live. */
+  get isLive(): boolean {
+    return this.#consumer !== undefined;
+  }
+
+  /** The file of that object name as last heard of. */
+  known(name: string): ListedFile | undefined {
+    return this.#files.get(name);
+  }
+
+  /** All files as last heard of. */
+  knownFiles(): Iterable<ListedFile> {
+    return this.#files.values();
+  }
+
+  /** All files there are now, in no order. Throws REPLICA. */
+  async files(): Promise<ListedFile[]> {
+    for (let tries = 1; ; tries++) {
+      const consumer = this.#consumer;
+      try {
+        await this.#load();
+        const deliverable = (await this.#consumer?.deliverable()) ?? 0;
+        if (await this.#reach(this.#consumer, deliverable, tries > 1)) return [...this.#files.values()];
+      } catch (error) {
+        if (tries === MAX_TRIES || isFinal(error)) {
+          throw requestError(error, 'list the files', this.#bucket.name, this.#bucket.link.url);
+        }
+        await this.#bucket.link.ready(this.#bucket.link.timeoutMs);
+      }
+      // Broken, forgotten by the server, or without what we put: list again.
+      if (this.#consumer === consumer) this.#drop();
+    }
+  }
+
+  /** Our own meta with this sequence was accepted: the next listing must have come that far. */
+  noteOwn(sequence: number): void {
+    this.#ownSequence = Math.max(this.#ownSequence, sequence);
+  }
+
+  /** Tells of every change from now on; the answer ends it. */
+  listen(listener: ListingListener): () => void {
+    this.#listeners.add(listener);
+    if (this.#consumer === undefined) this.#relist();
+    return () => this.#listeners.delete(listener);
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#drop();
+    for (const listener of this.#listeners) listener.end(undefined);
+    this.#listeners.clear();
+  }
+
+  #drop(): void {
+    this.#consumer?.close();
+    this.#consumer = undefined;
+    this.#advance();
+  }
+
+  #load(): Promise<void> {
+    if (this.#consumer !== undefined) return Promise.resolve();
+    this.#loading ??= this.#list().finally(() => {
+      this.#loading = undefined;
+    });
+    return this.#loading;
+  }
+
+  /** Lists everything anew, then tells the listeners what is different. */
+  async #list(): Promise<void> {
+    const before = this.#files;
+    const isFirst = this.#sequence === 0;
+    const listed = new Map<string, ListedFile>();
+    let taken = 0;
+    let sequence = 0;
+    let live = false;
+    let failure: Error | undefined;
+    let wake = () => {};
+    const consumer = await openConsumer(
+      this.#bucket,
+      metaFilter(this.#bucket),
+      { policy: 'last-per-subject' },
+      {
+        deliver: (delivery) => {
+          taken = delivery.number;
+          sequence = delivery.sequence;
+          if (live) this.#take(delivery);
+          else this.#takeInto(listed, delivery);
+          wake();
+        },
+        flowControl: (answer) => answer(),
+        broken: (why) => {
+          failure = why;
+          if (live && this.#consumer === consumer) {
+            this.#drop();
+            if (this.#listeners.size > 0) this.#relist();
+          }
+          wake();
+        },
+      },
+    );
+    while (taken < consumer.pending && failure === undefined && !this.#closed) {
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+    }
+    if (failure !== undefined || this.#closed) {
+      consumer.close();
+      throw failure ?? new Error('the replica was closed');
+    }
+    live = true;
+    this.#files = listed;
+    this.#consumer = consumer;
+    this.#taken = taken;
+    this.#sequence = Math.max(sequence, 1);
+    if (isFirst) return;
+    for (const [name, file] of listed) {
+      if (before.get(name)?.version !== file.version) this.#tell(file);
+    }
+  }
+
+  #take(delivery: Delivery): void {
+    const file = this.#takeInto(this.#files, delivery);
+    this.#taken = delivery.number;
+    this.#sequence = delivery.sequence;
+    if (file !== undefined) this.#tell(file);
+    this.#advance();
+  }
+
+  #tell(file: ListedFile): void {
+    for (const listener of this.#listeners) listener.changed(file);
+  }
+
+  /** Waits until `deliverable` messages and our own last put are in. False if the consumer broke or lacks the put. */
+  async #reach(
+    consumer: OrderedConsumer | undefined,
+    deliverable: number,
+    acceptMissing: boolean,
+  ): Promise<boolean> {
+    const until = Date.now() + OWN_PUT_PATIENCE_MS;
+    for (;;) {
+      if (this.#consumer !== consumer) return false;
+      if (this.#taken >= deliverable && this.#sequence >= this.#ownSequence) return true;
+      if (Date.now() >= until) return acceptMissing && this.#taken >= deliverable;
+      await new Promise<void>((resolve) => {
+        const resume = () => {
+          clearTimeout(timer);
+          this.#waiting.delete(resume);
+          resolve();
+        };
+        const timer = setTimeout(resume, OWN_PUT_PATIENCE_MS);
+        this.#waiting.add(resume);
+      });
+    }
+  }
+
+  /** Lists anew for the listeners' sake, for as long as the connection lives. */
+  async #relist(): Promise<void> {
+    const { link, name } = this.#bucket;
+    while (!this.#closed && this.#listeners.size > 0 && this.#consumer === undefined) {
+      try {
+        await link.ready(link.timeoutMs);
+        await this.#load();
+      } catch (error) {
+        if (!isFinal(error) && !link.connection.isClosed()) {
+          await delay(RELIST_WAIT_MS);
+          continue;
+        }
+        for (const listener of this.#listeners)
+          listener.end(requestError(error, 'watch the files', name, link.url));
+        this.#listeners.clear();
+      }
+    }
+  }
+
+  /** Puts what a meta says into the map; the answer is the file, if it is one. */
+  #takeInto(files: Map<string, ListedFile>, delivery: Delivery): ListedFile | undefined {
+    const { message, sequence, timestampMs } = delivery;
+    const { subject, data } = message;
+    const object = decodeMeta(this.#bucket, { subject, data, sequence, storedMs: timestampMs });
+    if (object === undefined || nameOf(this.#prefix, object) === undefined) return undefined;
+    const file = listedFile(this.#prefix, object);
+    if (file === undefined) files.delete(object.name);
+    else files.set(object.name, file);
+    return file;
+  }
+
+  #advance(): void {
+    for (const resume of this.#waiting) resume();
+  }
+}

@@ -1,0 +1,210 @@
+/**
+ * Objects in a bucket, as NATS architecture decision record 20 stores them.
+ *
+ * An object is its chunks, published to `$O.<bucket>.C.<nuid>`, and then its meta, a JSON text published to
+ * `$O.<bucket>.M.<name in base64url, padded>` with a header that rolls up the subject, so that the last meta is the only
+ * one. A deleted object leaves a meta that says so.
+ *
+ * 1. What a meta says is hostile until checked; one that breaks a rule is no object.
+ * 2. A version of an object is the stream sequence of its meta with its nuid. Replacing and deleting name the sequence
+ *    that was seen; the server refuses both if another came after.
+ * 3. Metas are read from the stream's leader, never from a copy that may lag behind.
+ */
+
+import { headers, type NatsError } from 'nats';
+import type { Bucket } from './bucket.js';
+import { Api, apiCode, requestError } from './errors.js';
+
+/** One version of an object, or the mark that a deleted one left. */
+export interface StoredObject {
+  readonly name: string;
+  readonly nuid: string;
+  /** Bytes. */
+  readonly size: number;
+  readonly chunks: number;
+  /** Bytes of every chunk but the last; undefined where the writer did not say. */
+  readonly chunkSize: number | undefined;
+  /** `SHA-256=<base64url>`; empty where there is none. */
+  readonly digest: string;
+  readonly headers: Readonly<Record<string, readonly string[]>>;
+  readonly deleted: boolean;
+  /** Stream sequence of the meta. */
+  readonly sequence: number;
+  /** When the server stored the meta. */
+  readonly storedMs: number;
+}
+
+/** Header of our metas: who put the object, for the message that another writer gets. */
+export const WRITER_HEADER = 'Jetlite-Writer';
+
+export function metaFilter(bucket: Bucket): string {
+  return `$O.${bucket.name}.M.>`;
+}
+
+export function metaSubject(bucket: Bucket, name: string): string {
+  return `$O.${bucket.name}.M.${padded(Buffer.from(name).toString('base64url'))}`;
+}
+
+export function chunkSubject(bucket: Bucket, nuid: string): string {
+  return `$O.${bucket.name}.C.${nuid}`;
+}
+
+/** A SHA-256 as metas carry it. */
+export function formatDigest(sha256: Buffer): string {
+  return `SHA-256=${padded(sha256.toString('base64url'))}`;
+}
+
+function padded(base64url: string): string {
+  return base64url.padEnd(Math.ceil(base64url.length / 4) * 4, '=');
+}
+
+/** The JSON text of a meta. */
+export function encodeMeta(
+  bucket: Bucket,
+  object: Pick<
+    StoredObject,
+    'name' | 'nuid' | 'size' | 'chunks' | 'chunkSize' | 'digest' | 'headers' | 'deleted'
+  >,
+): Uint8Array {
+  const { name, nuid, size, chunks, digest, deleted } = object;
+  return Buffer.from(
+    JSON.stringify({
+      name,
+      bucket: bucket.name,
+      nuid,
+      size,
+      chunks,
+      digest,
+      mtime: new Date().toISOString(),
+      ...(deleted ? { deleted } : {}),
+      ...(Object.keys(object.headers).length === 0 ? {} : { headers: object.headers }),
+      ...(object.chunkSize === undefined ? {} : { options: { max_chunk_size: object.chunkSize } }),
+    }),
+  );
+}
+
+/** A message of the meta subjects. */
+export interface MetaMessage {
+  readonly subject: string;
+  readonly data: Uint8Array;
+  readonly sequence: number;
+  readonly storedMs: number;
+}
+
+/** What a meta says; undefined if it is not that of an object (a link, damaged, under another's name). */
+export function decodeMeta(bucket: Bucket, message: MetaMessage): StoredObject | undefined {
+  const { data, sequence, storedMs } = message;
+  let meta: Record<string, unknown>;
+  try {
+    meta = JSON.parse(Buffer.from(data.buffer, data.byteOffset, data.length).toString());
+  } catch {
+    return undefined;
+  }
+  if (meta === null || typeof meta !== 'object') return undefined;
+  const { name, nuid, digest = '', deleted = false } = meta;
+  const size = meta.size ?? 0;
+  const chunks = meta.chunks ?? 0;
+  const options = (meta.options ?? {}) as { max_chunk_size?: unknown; link?: unknown };
+  if (typeof name !== 'string' || metaSubject(bucket, name) !== message.subject) return undefined;
+  if (typeof nuid !== 'string' || typeof digest !== 'string') return undefined;
+  if (!isCount(size) || !isCount(chunks) || typeof deleted !== 'boolean' || options?.link) return undefined;
+  // A nuid becomes a token of a subject.
+  if (!/^[^\s.*>]+$/.test(nuid)) return undefined;
+  const chunkSize =
+    isCount(options?.max_chunk_size) && options.max_chunk_size > 0 ? options.max_chunk_size : undefined;
+  return {
+    name,
+    nuid,
+    size,
+    chunks,
+    chunkSize,
+    digest,
+    headers: checkedHeaders(meta.headers),
+    deleted,
+    sequence,
+    storedMs,
+  };
+}
+
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+function checkedHeaders(found: unknown): Record<string, string[]> {
+  const checked: Record<string, string[]> = {};
+  if (found === null || typeof found !== 'object') return checked;
+  for (const [key, values] of Object.entries(found)) {
+    if (Array.isArray(values)) checked[key] = values.filter((value) => typeof value === 'string');
+  }
+  return checked;
+}
+
+/** The last meta under a name, a deleted one too; undefined if the name never existed. */
+export async function lastMeta(bucket: Bucket, name: string): Promise<StoredObject | undefined> {
+  try {
+    const query = { last_by_subj: metaSubject(bucket, name) };
+    const { subject, data, seq, time } = await bucket.manager.streams.getMessage(bucket.stream, query);
+    return decodeMeta(bucket, { subject, data, sequence: seq, storedMs: time.getTime() });
+  } catch (error) {
+    // The client gives this answer without its API code.
+    if (apiCode(error) === Api.MESSAGE_NOT_FOUND || (error as NatsError).code === '404') return undefined;
+    throw requestError(error, `look up ${name}`, bucket.name, bucket.link.url);
+  }
+}
+
+/**
+ * Deletes the version of an object, then its chunks. Resolves false, having changed nothing, if another version is
+ * there by now.
+ */
+export async function deleteObject(
+  bucket: Bucket,
+  object: Pick<StoredObject, 'name' | 'nuid' | 'sequence'>,
+): Promise<boolean> {
+  const { name, nuid } = object;
+  const nothing = { size: 0, chunks: 0, chunkSize: undefined, digest: '', headers: {}, deleted: true };
+  const marker = encodeMeta(bucket, { name, nuid, ...nothing });
+  try {
+    await publishMeta(bucket, name, marker, object.sequence);
+  } catch (error) {
+    if (apiCode(error) === Api.WRONG_LAST_SEQUENCE || apiCode(error) === Api.WRONG_LAST_SEQUENCE_UNKNOWN)
+      return false;
+    throw requestError(error, `remove ${name}`, bucket.name, bucket.link.url);
+  }
+  await purgeChunks(bucket, nuid);
+  return true;
+}
+
+/**
+ * Publishes a meta on the condition that the last one of the name has the sequence `expected` (0: none), and, where
+ * given, that the last message of the whole stream had the id `lastMessageId`.
+ */
+export async function publishMeta(
+  bucket: Bucket,
+  name: string,
+  json: Uint8Array,
+  expected: number,
+  lastMessageId?: string,
+): Promise<number> {
+  const head = headers();
+  head.set('Nats-Rollup', 'sub');
+  head.set('Nats-Expected-Last-Subject-Sequence', `${expected}`);
+  if (lastMessageId !== undefined) head.set('Nats-Expected-Last-Msg-Id', lastMessageId);
+  const { seq } = await bucket.jetstream.publish(metaSubject(bucket, name), json, { headers: head });
+  return seq;
+}
+
+/** How many messages the server has of a nuid. */
+export async function chunkCount(bucket: Bucket, nuid: string): Promise<number> {
+  const subject = chunkSubject(bucket, nuid);
+  const { state } = await bucket.manager.streams.info(bucket.stream, { subjects_filter: subject });
+  return state.subjects?.[subject] ?? 0;
+}
+
+/** Removes all chunks of a nuid. */
+export async function purgeChunks(bucket: Bucket, nuid: string): Promise<void> {
+  try {
+    await bucket.manager.streams.purge(bucket.stream, { filter: chunkSubject(bucket, nuid) });
+  } catch (error) {
+    throw requestError(error, 'remove chunks', bucket.name, bucket.link.url);
+  }
+}

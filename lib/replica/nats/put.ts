@@ -1,0 +1,276 @@
+/**
+ * Putting an object into a bucket so that it is there as a whole or not at all.
+ *
+ * 1. Readers join the chunks of a nuid in stream order. So chunks are published in order, a window of them under way;
+ *    when the server refuses one, no further one is sent until all have been answered. If it has stored none after
+ *    the refused one, sending goes on from there; else the nuid is given up, and the object starts again under a new
+ *    one. A chunk whose answer never came always means a new nuid.
+ * 2. The meta is published only after all chunks were acknowledged. The one exception is an object of one chunk: chunk
+ *    and meta travel together, tied by the chunk's message id, so that the meta is refused where the chunk was.
+ * 3. The meta names the sequence of the meta it replaces; 0 creates. An answer that never came is settled by reading
+ *    the last meta: ours (by its nuid) is success. A nuid whose meta may still be under way is not purged before
+ *    another meta of the name stands, which the server then prefers for good.
+ * 4. What fails for good purges its chunks. Success means that the server has acknowledged every chunk and the meta.
+ */
+
+import { setTimeout as delay } from 'node:timers/promises';
+import { nuid as nuids } from 'nats';
+import { ConflictError, JetliteError } from '../../errors.js';
+import type { ByteSource } from '../replica.js';
+import type { Bucket } from './bucket.js';
+import { chunkId, NuidSpoilt, publishChunk, type SentChunks, sendChunks, throwIfAborted } from './chunks.js';
+import { Api, apiCode, isPassing, requestError } from './errors.js';
+import {
+  chunkCount,
+  encodeMeta,
+  lastMeta,
+  publishMeta,
+  purgeChunks,
+  type StoredObject,
+  WRITER_HEADER,
+} from './objects.js';
+import type { Pace } from './pace.js';
+
+export interface PutTarget {
+  readonly name: string;
+  readonly headers: Readonly<Record<string, readonly string[]>>;
+  /** The version to replace, a deleted mark too; undefined if the name must never have existed. */
+  readonly replaces: Pick<StoredObject, 'sequence' | 'nuid'> | undefined;
+}
+
+/** A put is given up when the server has acknowledged nothing for so many timeouts. */
+const PATIENCE_TIMEOUTS = 3;
+const RETRY_MS = 25;
+const PURGE_PATIENCE_MS = 2000;
+
+/**
+ * Puts an object. Throws ConflictError if another version than the expected one stands under the name, unless it has
+ * the very same bytes: then it is the answer. Throws REPLICA if the server refuses or stays away, ABORTED.
+ */
+export function putObject(
+  bucket: Bucket,
+  pace: Pace,
+  target: PutTarget,
+  content: ByteSource,
+  signal?: AbortSignal,
+): Promise<StoredObject> {
+  return new Put(bucket, pace, target, content, signal).run();
+}
+
+class Put {
+  readonly #bucket: Bucket;
+  readonly #pace: Pace;
+  readonly #target: PutTarget;
+  readonly #content: ByteSource;
+  readonly #signal: AbortSignal | undefined;
+  /** Nuids that may have chunks in the bucket. */
+  readonly #tried = new Set<string>();
+  /** Those of them whose meta may have been accepted, or may yet be. */
+  readonly #undecided = new Set<string>();
+  readonly #patienceMs: number;
+  #lastProgress = Date.now();
+
+  constructor(
+    bucket: Bucket,
+    pace: Pace,
+    target: PutTarget,
+    content: ByteSource,
+    signal: AbortSignal | undefined,
+  ) {
+    this.#bucket = bucket;
+    this.#pace = pace;
+    this.#target = target;
+    this.#content = content;
+    this.#signal = signal;
+    this.#patienceMs = bucket.link.timeoutMs * PATIENCE_TIMEOUTS;
+  }
+
+  async run(): Promise<StoredObject> {
+    try {
+      const stored = await this.#untilStored();
+      if (this.#target.replaces !== undefined) this.#tried.add(this.#target.replaces.nuid);
+      this.#tried.delete(stored.nuid);
+      await this.#purge([...this.#tried]);
+      return stored;
+    } catch (error) {
+      const settled = error instanceof ConflictError;
+      await this.#purge([...this.#tried].filter((nuid) => settled || !this.#undecided.has(nuid)));
+      throw requestError(error, `put ${this.#target.name}`, this.#bucket.name, this.#bucket.link.url);
+    }
+  }
+
+  async #untilStored(): Promise<StoredObject> {
+    for (;;) {
+      const nuid = nuids.next();
+      this.#tried.add(nuid);
+      try {
+        return await this.#attempt(nuid);
+      } catch (error) {
+        if (!(error instanceof NuidSpoilt)) throw error;
+        if (this.#isOutOfPatience()) throw error.cause ?? error;
+      }
+      await this.#bucket.link.ready(this.#patienceMs, this.#signal);
+      if (this.#undecided.size > 0) {
+        const last = await lastMeta(this.#bucket, this.#target.name);
+        if (last !== undefined && this.#undecided.has(last.nuid)) return last;
+      }
+      if (!this.#undecided.has(nuid)) await this.#purge([nuid]);
+      await delay(RETRY_MS);
+    }
+  }
+
+  async #attempt(nuid: string): Promise<StoredObject> {
+    const sent = await sendChunks(
+      {
+        bucket: this.#bucket,
+        pace: this.#pace,
+        nuid,
+        signal: this.#signal,
+        leaveOnly: !this.#bucket.replicated,
+        beforeLarge: () => this.#refuseEarly(),
+        onProgress: () => this.#progress(),
+        isOutOfPatience: () => this.#isOutOfPatience(),
+      },
+      this.#content,
+    );
+    throwIfAborted(this.#signal);
+    const object = this.#objectOf(nuid, sent);
+    const json = encodeMeta(this.#bucket, object);
+    const answer =
+      sent.only === undefined
+        ? await this.#answerOf(publishMeta(this.#bucket, object.name, json, this.#expected))
+        : await this.#publishPair(object, sent.only, json);
+    return this.#settleMeta(object, json, answer);
+  }
+
+  #objectOf(nuid: string, sent: SentChunks): StoredObject {
+    const { name, headers } = this.#target;
+    const { size, chunks, chunkSize, digest } = sent;
+    return { name, nuid, size, chunks, chunkSize, digest, headers, deleted: false, sequence: 0, storedMs: 0 };
+  }
+
+  /** Chunk and meta together; the answer is the meta's. Throws NuidSpoilt if the chunk may not be there. */
+  async #publishPair(object: StoredObject, chunk: Uint8Array, json: Uint8Array): Promise<Answer> {
+    const { nuid, name } = object;
+    const [chunkAnswer, metaAnswer] = await Promise.all([
+      this.#answerOf(publishChunk(this.#bucket, nuid, 0, chunk)),
+      this.#answerOf(publishMeta(this.#bucket, name, json, this.#expected, chunkId(nuid, 0))),
+    ]);
+    // The meta stands only if the chunk does, whatever became of the chunk's own answer.
+    if (metaAnswer.ok || chunkAnswer.ok) return metaAnswer;
+    if (isUnknown(metaAnswer.error)) this.#undecided.add(nuid);
+    if (apiCode(chunkAnswer.error) === Api.TOO_MANY_REQUESTS) await delay(this.#pace.refused());
+    else if (!isPassing(chunkAnswer.error)) throw chunkAnswer.error;
+    throw new NuidSpoilt('the chunk was not acknowledged', { cause: chunkAnswer.error });
+  }
+
+  /** Finds out what became of a meta, publishing it again where it can only be so that nothing did. */
+  async #settleMeta(object: StoredObject, json: Uint8Array, first: Answer): Promise<StoredObject> {
+    for (let answer = first; ; ) {
+      if (answer.ok) return { ...object, sequence: answer.sequence, storedMs: Date.now() };
+      const { error } = answer;
+      if (isUnknown(error)) {
+        this.#undecided.add(object.nuid);
+        await this.#bucket.link.ready(this.#patienceMs, this.#signal);
+      } else if (!isRefusedInTurn(error)) {
+        throw error;
+      }
+      const last = await lastMeta(this.#bucket, object.name);
+      if (last !== undefined && last.sequence !== this.#expected) {
+        if (this.#tried.has(last.nuid) || sameBytes(last, object)) return last;
+        throw this.#conflict(last);
+      }
+      if (this.#isOutOfPatience()) throw error;
+      // A server that came back may have lost what it had acknowledged.
+      if (isUnknown(error) && (await chunkCount(this.#bucket, object.nuid)) !== object.chunks) {
+        throw new NuidSpoilt('chunks are missing', { cause: error });
+      }
+      await delay(apiCode(error) === Api.TOO_MANY_REQUESTS ? this.#pace.refused() : RETRY_MS);
+      answer = await this.#answerOf(publishMeta(this.#bucket, object.name, json, this.#expected));
+    }
+  }
+
+  get #expected(): number {
+    return this.#target.replaces?.sequence ?? 0;
+  }
+
+  /** Before much is sent in vain: a name that is taken for ever can be told at once. */
+  async #refuseEarly(): Promise<void> {
+    const last = await lastMeta(this.#bucket, this.#target.name);
+    if (last?.deleted && last.sequence !== this.#expected) throw this.#conflict(last);
+  }
+
+  #conflict(last: StoredObject): ConflictError {
+    const when = new Date(last.storedMs).toISOString();
+    const who = last.headers[WRITER_HEADER]?.[0] ?? 'another program';
+    const what = last.deleted
+      ? `was removed at ${when}, and its name is taken for good`
+      : `was put by ${who} at ${when}`;
+    return new ConflictError(`${this.#target.name} in bucket ${this.#bucket.name} ${what}`, {
+      hint: 'Only one program may write a replica: stop one of them, or give each its own prefix.',
+    });
+  }
+
+  /** What a publish came to; a lost connection answers at once. */
+  #answerOf(publishing: Promise<number>): Promise<Answer> {
+    return new Promise((resolve) => {
+      const forget = this.#bucket.link.onLost((error) => resolve({ ok: false, error }));
+      publishing.then(
+        (sequence) => {
+          forget();
+          this.#progress();
+          resolve({ ok: true, sequence });
+        },
+        (error) => {
+          forget();
+          resolve({ ok: false, error });
+        },
+      );
+    });
+  }
+
+  #progress(): void {
+    this.#lastProgress = Date.now();
+  }
+
+  #isOutOfPatience(): boolean {
+    return Date.now() - this.#lastProgress > this.#patienceMs;
+  }
+
+  /** As far as it can be done: what stays behind is unreachable, and an audit of the bucket finds it. */
+  async #purge(nuids: readonly string[]): Promise<void> {
+    try {
+      if (nuids.length > 0) await this.#bucket.link.ready(PURGE_PATIENCE_MS);
+      for (const nuid of nuids) {
+        await purgeChunks(this.#bucket, nuid);
+        this.#tried.delete(nuid);
+      }
+    } catch {
+      // The put's own end is what matters to its caller.
+    }
+  }
+}
+
+type Answer =
+  | { readonly ok: true; readonly sequence: number }
+  | { readonly ok: false; readonly error: unknown };
+
+/** True if the message may have been stored, or may yet be. */
+function isUnknown(error: unknown): boolean {
+  return error instanceof JetliteError || (isPassing(error) && apiCode(error) !== Api.TOO_MANY_REQUESTS);
+}
+
+/** True if the message was not stored, for a reason that another message or the moment gave. */
+function isRefusedInTurn(error: unknown): boolean {
+  const code = apiCode(error);
+  return (
+    code === Api.TOO_MANY_REQUESTS ||
+    code === Api.WRONG_LAST_MSG_ID ||
+    code === Api.WRONG_LAST_SEQUENCE ||
+    code === Api.WRONG_LAST_SEQUENCE_UNKNOWN
+  );
+}
+
+function sameBytes(a: StoredObject, b: StoredObject): boolean {
+  return !a.deleted && a.size === b.size && a.digest === b.digest;
+}

@@ -1,0 +1,238 @@
+/**
+ * A replica in a NATS JetStream object-store bucket, under names that Litestream uses too.
+ *
+ * 1. A level-0 name is created on the condition that nothing was ever stored under it (expected sequence 0, kept by the
+ *    server): a second writer gets a conflict, and so does one that comes back after the name was removed.
+ * 2. Replacing and removing name the sequence of the version that was seen.
+ * 3. A level-0 file of another writer above ours is a conflict before anything is put.
+ */
+
+import { hostname } from 'node:os';
+import { ConflictError, JetliteError } from '../../errors.js';
+import { compareFiles, extraPath, type LtxName, ltxPath } from '../names.js';
+import type { NatsAddress, ReplicaOptions } from '../open.js';
+import type { ByteSource, LtxFileInfo, LtxFileTarget, ReadRange, Replica } from '../replica.js';
+import type { Bucket } from './bucket.js';
+import { openBucket } from './bucket.js';
+import { connectNats, type NatsLink } from './connect.js';
+import { readObject } from './get.js';
+import { type ListedFile, Listing, listedFile, parseVersion, TIMESTAMP_HEADER } from './listing.js';
+import { deleteObject, lastMeta, type StoredObject, WRITER_HEADER } from './objects.js';
+import { Pace } from './pace.js';
+import { putObject } from './put.js';
+
+const REMOVALS_AT_ONCE = 8;
+/** Level-0 puts of ours that are remembered to tell them from another writer's. */
+const REMEMBERED_PUTS = 4096;
+
+/** Connects and opens the bucket, which must exist. Throws USAGE, REPLICA. */
+export async function openNatsReplica(address: NatsAddress, options: ReplicaOptions): Promise<Replica> {
+  const onWarning = options.onWarning ?? (() => {});
+  const link = await connectNats(address.servers, options.nats, options.env, onWarning);
+  try {
+    return new NatsReplica(
+      await openBucket(link, address.bucket, options.allowUnsafeBucket, onWarning),
+      address.prefix,
+    );
+  } catch (error) {
+    await link.close();
+    throw error;
+  }
+}
+
+class NatsReplica implements Replica {
+  readonly url: string;
+  readonly #link: NatsLink;
+  readonly #bucket: Bucket;
+  readonly #prefix: string;
+  readonly #listing: Listing;
+  readonly #pace = new Pace();
+  readonly #writer = `${hostname()} (process ${process.pid})`;
+  readonly #ownNuids = new Set<string>();
+
+  constructor(bucket: Bucket, prefix: string) {
+    this.#link = bucket.link;
+    this.#bucket = bucket;
+    this.#prefix = prefix;
+    this.#listing = new Listing(bucket, prefix);
+    this.url = `${bucket.link.url}/${bucket.name}${prefix === '' ? '' : `/${prefix}`}`;
+  }
+
+  async list(level?: number): Promise<LtxFileInfo[]> {
+    const files = await this.#listing.files();
+    return files
+      .filter((file) => level === undefined || file.level === level)
+      .map(infoOf)
+      .sort(compareFiles);
+  }
+
+  async *read(file: LtxFileInfo, range?: ReadRange): AsyncGenerator<Uint8Array> {
+    yield* readObject(this.#bucket, (await this.#listed(file)).object, range);
+  }
+
+  async write(target: LtxFileTarget, content: ByteSource, signal?: AbortSignal): Promise<LtxFileInfo> {
+    const name = this.#name(ltxPath(target));
+    if (target.level === 0) this.#expectNothingAbove(target);
+    const put = {
+      name,
+      headers: {
+        [TIMESTAMP_HEADER]: [new Date(target.timestampMs).toISOString()],
+        [WRITER_HEADER]: [this.#writer],
+      },
+      replaces: target.level === 0 ? undefined : await this.#replaced(name, target.replaces),
+    };
+    const stored = await putObject(this.#bucket, this.#pace, put, content, signal);
+    this.#remember(stored);
+    return infoOf(listedFile(this.#prefix, stored) as ListedFile);
+  }
+
+  async remove(files: readonly LtxFileInfo[]): Promise<void> {
+    for (let i = 0; i < files.length; i += REMOVALS_AT_ONCE) {
+      await Promise.all(files.slice(i, i + REMOVALS_AT_ONCE).map((file) => this.#remove(file)));
+    }
+  }
+
+  watch(signal: AbortSignal): AsyncIterable<LtxFileInfo> {
+    return watchListing(this.#listing, signal);
+  }
+
+  async readExtra(name: string): Promise<Uint8Array | undefined> {
+    const object = await lastMeta(this.#bucket, this.#name(extraPath(name)));
+    if (object === undefined || object.deleted) return undefined;
+    const parts: Uint8Array[] = [];
+    for await (const bytes of readObject(this.#bucket, object)) parts.push(bytes);
+    return Buffer.concat(parts);
+  }
+
+  async writeExtra(name: string, bytes: Uint8Array): Promise<void> {
+    const target = this.#name(extraPath(name));
+    const replaces = await lastMeta(this.#bucket, target);
+    const headers = { [WRITER_HEADER]: [this.#writer] };
+    await putObject(this.#bucket, this.#pace, { name: target, headers, replaces }, () => [bytes]);
+  }
+
+  async removeExtra(name: string): Promise<void> {
+    const object = await lastMeta(this.#bucket, this.#name(extraPath(name)));
+    if (object !== undefined && !object.deleted) await deleteObject(this.#bucket, object);
+  }
+
+  async close(): Promise<void> {
+    this.#listing.close();
+    await this.#link.close();
+  }
+
+  #name(path: string): string {
+    return this.#prefix === '' ? path : `${this.#prefix}/${path}`;
+  }
+
+  /** The file as the bucket has it. Throws NOT_FOUND if it is gone or another version. */
+  async #listed(file: LtxFileInfo): Promise<ListedFile> {
+    const name = this.#name(ltxPath(file));
+    const matches = (found: ListedFile | undefined): found is ListedFile =>
+      found !== undefined && (file.version === undefined || found.version === file.version);
+    const known = this.#listing.known(name);
+    if (matches(known)) return known;
+    const last = await lastMeta(this.#bucket, name);
+    const found = last && listedFile(this.#prefix, last);
+    if (matches(found)) return found;
+    const what = found === undefined ? 'removed' : 'replaced';
+    throw new JetliteError(
+      'NOT_FOUND',
+      `${name} in bucket ${this.#bucket.name} was ${what} after it was listed`,
+    );
+  }
+
+  /** What a put at level 1 or above replaces: the version the caller saw, else what stands there now. */
+  async #replaced(
+    name: string,
+    version: string | undefined,
+  ): Promise<Pick<StoredObject, 'sequence' | 'nuid'> | undefined> {
+    if (version === undefined) return lastMeta(this.#bucket, name);
+    const parsed = parseVersion(version);
+    if (parsed === undefined)
+      throw new JetliteError('USAGE', `${version} is no version of a file in a bucket`);
+    return parsed;
+  }
+
+  async #remove(file: LtxFileInfo): Promise<void> {
+    const name = this.#name(ltxPath(file));
+    const version = await this.#replaced(name, file.version);
+    if (version === undefined) return;
+    if (await deleteObject(this.#bucket, { name, ...version })) return;
+    const last = await lastMeta(this.#bucket, name);
+    if (last === undefined || last.deleted) return;
+    throw new ConflictError(
+      `${name} in bucket ${this.#bucket.name} was replaced by another writer since it was listed`,
+    );
+  }
+
+  #remember(stored: StoredObject): void {
+    this.#listing.noteOwn(stored.sequence);
+    this.#ownNuids.add(stored.nuid);
+    if (this.#ownNuids.size > REMEMBERED_PUTS) {
+      for (const oldest of this.#ownNuids) {
+        this.#ownNuids.delete(oldest);
+        break;
+      }
+    }
+  }
+
+  #expectNothingAbove(target: LtxName): void {
+    for (const file of this.#listing.knownFiles()) {
+      if (file.level !== 0 || file.maxTxid <= target.maxTxid || this.#ownNuids.has(file.object.nuid))
+        continue;
+      throw new ConflictError(
+        `another writer put ${file.object.name} in bucket ${this.#bucket.name}, above ${ltxPath(target)}`,
+        { hint: 'Only one program may write a replica: stop one of them, or give each its own prefix.' },
+      );
+    }
+  }
+}
+
+function infoOf(file: ListedFile): LtxFileInfo {
+  const { level, minTxid, maxTxid, size, timestampMs, version } = file;
+  return { level, minTxid, maxTxid, size, timestampMs, version };
+}
+
+function watchListing(listing: Listing, signal: AbortSignal): AsyncIterable<LtxFileInfo> {
+  const queue: LtxFileInfo[] = [];
+  let ended = false;
+  let failure: unknown;
+  let wake = () => {};
+  const stop = listing.listen({
+    changed: (file) => {
+      queue.push(infoOf(file));
+      wake();
+    },
+    end: (error) => {
+      ended = true;
+      failure = error;
+      wake();
+    },
+  });
+  const abort = () => {
+    ended = true;
+    stop();
+    wake();
+  };
+  if (signal.aborted) abort();
+  signal.addEventListener('abort', abort, { once: true });
+  return (async function* () {
+    try {
+      while (!ended) {
+        const file = queue.shift();
+        if (file !== undefined) {
+          yield file;
+        } else {
+          await new Promise<void>((resolve) => {
+            wake = resolve;
+          });
+        }
+      }
+      if (failure !== undefined) throw failure;
+    } finally {
+      signal.removeEventListener('abort', abort);
+      stop();
+    }
+  })();
+}
