@@ -23,7 +23,7 @@ export function readTrace(path: string, files: readonly string[]): Touches {
   const writes: string[] = [];
   const rings: string[] = [];
   let readOpens = 0;
-  for (const line of readFileSync(path, 'utf8').split('\n')) {
+  for (const line of wholeCalls(readFileSync(path, 'utf8'))) {
     if (/\bio_uring_setup\(/.test(line)) rings.push(line);
     if (/\bflock\(|\bF_(OFD_)?SETLKW?\b|\bF_(SETLKW?64)\b|\bF_SETLEASE\b/.test(line)) locks.push(line);
     // A path stands in quotes where a call names it, in angle brackets where it is the file of a descriptor.
@@ -38,4 +38,23 @@ export function readTrace(path: string, files: readonly string[]): Touches {
     } else writes.push(line);
   }
   return { readOpens, locks, writes, rings };
+}
+
+/** One line a call: a call that another thread's interrupted stands in two pieces, each with its thread's number. */
+function wholeCalls(trace: string): string[] {
+  const begun = new Map<string, string>();
+  const calls: string[] = [];
+  for (const line of trace.split('\n')) {
+    const thread = line.slice(0, line.indexOf(' '));
+    const unfinished = line.indexOf('<unfinished ...>');
+    if (unfinished !== -1) {
+      begun.set(thread, line.slice(0, unfinished));
+      continue;
+    }
+    const resumed = /<\.\.\. \w+ resumed>/.exec(line);
+    if (resumed) calls.push((begun.get(thread) ?? '') + line.slice(resumed.index + resumed[0].length));
+    else calls.push(line);
+    begun.delete(thread);
+  }
+  return [...calls, ...begun.values()];
 }

@@ -1,11 +1,12 @@
-/**
- * Rewrites a WAL so that its checksums read words big-endian, as SQLite writes them on big-endian machines. SQLite
- * recovers such a WAL on any machine and goes on in the same way until it restarts it. Nobody may have it open.
- */
+/** WAL files as tests look at them and rewrite them. */
 import { readFileSync, writeFileSync } from 'node:fs';
 
 const MAGIC_BIG_ENDIAN = 0x377f0683;
 
+/**
+ * Rewrites a WAL so that its checksums read words big-endian, as SQLite writes them on big-endian machines. SQLite
+ * recovers such a WAL on any machine and goes on in the same way until it restarts it. Nobody may have it open.
+ */
 export function makeWalBigEndian(path: string): void {
   const wal = readFileSync(path);
   const pageSize = wal.readUInt32BE(8);
@@ -37,4 +38,9 @@ export function makeWalBigEndian(path: string): void {
 
 export function isWalBigEndian(path: string): boolean {
   return readFileSync(path).readUInt32BE(0) === MAGIC_BIG_ENDIAN;
+}
+
+/** How often the WAL of a database was restarted since it was made: its header counts. */
+export function walRestarts(database: string): number {
+  return readFileSync(`${database}-wal`).readUInt32BE(12);
 }

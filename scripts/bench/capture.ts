@@ -1,0 +1,111 @@
+/**
+ * What capture itself can do: image and following in MB/s; and what a replicating process uses, idle and with a large
+ * database.
+ *
+ *     node dist/scripts/bench/capture.js [--megabytes 1000] [--rounds 3] [--idle-seconds 20]
+ */
+import { mkdtemp, rm, stat } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { performance } from 'node:perf_hooks';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Capture } from '../../lib/capture/capture.js';
+import { OracleWriter, type WriterOptions } from '../../test/support/oracle/writer.js';
+import { Replication } from '../../test/support/replication.js';
+import { cpuSeconds, median, numberOption, peakResidentBytes, printTable } from './figures.js';
+
+const megabytes = numberOption('megabytes', 1000);
+const rounds = numberOption('rounds', 3);
+const idleSeconds = numberOption('idle-seconds', 20);
+
+/** Rows of a few KB, no checkpoint but those asked for. */
+const BULK: WriterOptions = {
+  paused: true,
+  synchronous: 'off',
+  autocheckpoint: 0,
+  payload: [500, 6000],
+  largePayloadShare: 0,
+  rows: [1, 100_000_000],
+};
+const ROWS_A_STEP = 5000;
+
+async function fill(
+  writer: OracleWriter,
+  path: string,
+  bytes: number,
+  kind: 'insert' | 'update',
+): Promise<void> {
+  while (((await stat(path).catch(() => undefined))?.size ?? 0) < bytes) {
+    await writer.transaction({ rows: ROWS_A_STEP, kind });
+    if (!path.endsWith('-wal')) await writer.checkpoint('TRUNCATE');
+  }
+}
+
+/** Everything that capture has to give, handed on to nobody. Returns MB of pages. */
+async function drain(capture: Capture): Promise<void> {
+  for (;;) {
+    const state = await capture.poll();
+    const batch = capture.take();
+    if (batch) capture.recycle(batch.pages);
+    if (state === 'current') return;
+    if (state === 'wait') await capture.wait(5);
+  }
+}
+
+const folder = await mkdtemp(join(tmpdir(), 'jetlite-bench-'));
+try {
+  const database = join(folder, 'source.db');
+  const writer = await OracleWriter.start(database, BULK);
+  await fill(writer, database, megabytes * 1e6, 'insert');
+  const databaseMB = (await stat(database)).size / 1e6;
+
+  const images: number[] = [];
+  const follows: number[] = [];
+  let walMB = 0;
+  for (let round = 0; round < rounds; round++) {
+    const capture = Capture.open({ database, scratchDir: folder, fileEvents: false });
+    const imageStarted = performance.now();
+    const imaged = await capture.poll();
+    images.push(databaseMB / ((performance.now() - imageStarted) / 1000));
+    if (imaged === 'current') capture.recycle(capture.take()!.pages);
+    await fill(writer, `${database}-wal`, (megabytes / 2) * 1e6, 'update');
+    walMB = (await stat(`${database}-wal`)).size / 1e6;
+    const followStarted = performance.now();
+    await drain(capture);
+    follows.push(walMB / ((performance.now() - followStarted) / 1000));
+    if (capture.images !== 1) console.log(`round ${round + 1}: ${capture.images - 1} gaps`);
+    capture.close();
+    await writer.checkpoint('TRUNCATE');
+  }
+
+  const replication = await Replication.start({ database, replica: join(folder, 'replica') });
+  await replication.firstPut();
+  const firstResident = peakResidentBytes(replication.pid);
+  const before = cpuSeconds(replication.pid);
+  await sleep(idleSeconds * 1000);
+  const idle = (cpuSeconds(replication.pid) - before) / idleSeconds;
+  for (let step = 0; step < 20; step++) {
+    const put = replication.nextPut();
+    await writer.transaction({ rows: ROWS_A_STEP, kind: 'update' });
+    await put;
+  }
+  const resident = peakResidentBytes(replication.pid);
+  await replication.stop();
+  await writer.stop();
+
+  console.log(
+    `database of ${databaseMB.toFixed(0)} MB, WAL of ${walMB.toFixed(0)} MB, medians of ${rounds} runs\n`,
+  );
+  printTable(
+    ['', 'found', 'aim'],
+    [
+      ['image, MB/s of database', median(images).toFixed(0), '>= 500'],
+      ['following, MB/s of WAL', median(follows).toFixed(0), '>= 300'],
+      ['idle, % of a core', (100 * idle).toFixed(2), '< 0.3'],
+      ['resident after the first snapshot, MB', (firstResident / 1e6).toFixed(0), '<= 120'],
+      ['resident after 20 large commits, MB', (resident / 1e6).toFixed(0), '<= 120'],
+    ],
+  );
+} finally {
+  await rm(folder, { recursive: true, force: true });
+}

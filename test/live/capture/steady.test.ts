@@ -1,0 +1,78 @@
+/** A source that only commits and checkpoints, in all the ways SQLite has. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { CaptureStage, LONG } from '../../support/capture-stage.js';
+import { gapsIn } from '../../support/replication.js';
+import { walRestarts } from '../../support/wal-file.js';
+
+test('small commits at full speed with default autocheckpoints are followed without a single gap', async (t) => {
+  const stage = await CaptureStage.open(t);
+  if (!stage) return;
+  const writer = await stage.writer({ paused: true, sizes: [[1, 1, 1]] });
+  await writer.command('step 500');
+  const replication = await stage.replicate();
+  await replication.firstPut();
+  await writer.resume();
+  await sleep(LONG ? 20_000 : 3000);
+  await writer.pause();
+  // Stopped before the application closes the database: what is counted are gaps while it was open.
+  await replication.stop();
+  const restarts = walRestarts(stage.database);
+  const report = await writer.stop();
+  t.diagnostic(
+    `${report.commitsPerSecond} commits/s, ${restarts} WAL restarts, ${gapsIn(replication).length} gaps`,
+  );
+  const proof = await stage.prove();
+  t.diagnostic(`${proof.restored} of ${proof.txids} TXIDs restored and proven`);
+  assert.ok(restarts > 3);
+  assert.ok(proof.txids > 5);
+  assert.deepEqual(gapsIn(replication), []);
+  assert.equal(report.busy, 0);
+});
+
+const BEYOND_THE_END =
+  'a transaction that spills pages and ends smaller leaves pages beyond its end in the batch';
+
+for (const [autoVacuum, name, seed] of [
+  [0, 'no', 11],
+  [1, 'full', 12],
+  [2, 'incremental', 13],
+] as const) {
+  const title = `all kinds of checkpoints, spills with rollbacks and savepoints, growth and shrinking, ${name} auto_vacuum`;
+  test(title, { todo: BEYOND_THE_END }, async (t) => {
+    const stage = await CaptureStage.open(t);
+    if (!stage) return;
+    const writer = await stage.writer({
+      seed,
+      autoVacuum,
+      cacheSize: 50,
+      rows: [100, 3000],
+      sizes: [
+        [60, 1, 1],
+        [30, 2, 20],
+        [10, 200, 1500],
+      ],
+      rollbackShare: 0.1,
+      savepointShare: 0.1,
+      schemaShare: 0.02,
+      checkpointEvery: 15,
+      vacuumEvery: 150,
+      incrementalVacuumEvery: 30,
+      autocheckpoint: seed === 12 ? 0 : 1000,
+    });
+    const replication = await stage.replicate();
+    await replication.firstPut();
+    await sleep(LONG ? 20_000 : 2500);
+    const report = await writer.stop();
+    await replication.stop();
+    const proof = await stage.prove({ limit: 15 });
+    t.diagnostic(
+      `${report.commits} commits, ${report.rollbacks} rollbacks, ` +
+        `${report.checkpoints} checkpoints, ${report.vacuums} VACUUMs, ${gapsIn(replication).length} gaps, ` +
+        `${proof.restored} of ${proof.txids} TXIDs proven`,
+    );
+    assert.ok(report.rollbacks > 0 && report.checkpoints > 0);
+    assert.equal(report.busy, 0);
+  });
+}

@@ -1,0 +1,32 @@
+/**
+ * A process that does nothing but replicate, so that signals hit a real one. Options as JSON in the first argument.
+ * Prints {"ready": pid}, {"event": …} for each event, and at the end {"ended": result} or {"failed": …}. The end of
+ * stdin, SIGTERM and SIGINT stop it cleanly.
+ */
+import { JetliteError } from '../../lib/errors.js';
+import { type ReplicateEvent, replicate } from '../../lib/jobs/replicate.js';
+import { openReplica } from '../../lib/replica/open.js';
+import type { ReplicationOptions } from './replication.js';
+
+function print(line: unknown): void {
+  const text = JSON.stringify(line, (_, value) => (typeof value === 'bigint' ? value.toString() : value));
+  process.stdout.write(`${text}\n`);
+}
+
+const options = JSON.parse(process.argv[2] ?? '{}') as ReplicationOptions;
+const stopping = new AbortController();
+for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stopping.abort());
+process.stdin.on('end', () => stopping.abort()).resume();
+
+print({ ready: process.pid });
+try {
+  const replica = await openReplica(options.replica);
+  const onEvent = (event: ReplicateEvent): void => print({ event });
+  print({ ended: await replicate({ ...options, replica, signal: stopping.signal, onEvent }) });
+  await replica.close();
+} catch (error) {
+  const { code, hint } = error instanceof JetliteError ? error : {};
+  print({ failed: { code, hint, message: (error as Error).message, stack: (error as Error).stack } });
+  process.exitCode = 1;
+}
+process.stdin.destroy();
