@@ -15,15 +15,16 @@ import path from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { JetliteError } from '../errors.js';
 import { FileEvents } from './file-events.js';
-import { isSettled, SourceFiles, stampOf, stampsEqual } from './files.js';
+import { isSameFile, isSettled, SourceFiles, stampOf, stampsEqual } from './files.js';
 import { Follower, type FollowOutcome, type FrameSink } from './follower.js';
 import { sightJournal } from './hot-journal.js';
 import { type QuietState, sourcePageSize, takeImage } from './image.js';
 import { PageSet } from './page-set.js';
 import { PageSums } from './page-sums.js';
+import type { ResumePoint } from './resume-state.js';
 
 export interface CaptureEvent {
-  readonly type: 'image' | 'gap' | 'mode' | 'wait';
+  readonly type: 'image' | 'gap' | 'mode' | 'wait' | 'state';
   readonly level: 'debug' | 'info' | 'warn';
   readonly message: string;
 }
@@ -51,8 +52,10 @@ export interface Batch {
   readonly commits: number;
   /** When its last commit was seen, ms since the epoch. */
   readonly timestampMs: number;
-  /** The pages; the caller closes or recycles it. */
+  /** The pages; the caller gives them back with `recycle`. */
   readonly pages: PageSet;
+  /** Where capture stands behind it. */
+  readonly point: ResumePoint;
 }
 
 const DEFAULT_BATCH_BYTES = 16 * 1024 * 1024;
@@ -187,7 +190,47 @@ export class Capture {
       this.recycle(pages);
       return undefined;
     }
-    return { ...pending, pageSize, pages };
+    return { ...pending, pageSize, pages, point: this.#point() };
+  }
+
+  /**
+   * Goes on from where an earlier process stood, without an image; call it before the first poll, with the sums of
+   * that state in place. If the files are not the ones it followed, nothing is resumed.
+   */
+  resume(point: ResumePoint): void {
+    const { database, wal } = this.files;
+    if (!isSameFile(point.database, database)) return;
+    if (point.wal !== undefined) {
+      if (wal === undefined || !isSameFile(point.wal, wal)) return;
+      const { position, counted, pageCount } = point.wal;
+      // Events that another process saw prove nothing to this one.
+      this.#follower.resume(position, counted && { ...counted, events: -1 }, pageCount);
+    } else if (point.quiet === undefined) return;
+    this.#quiet = point.quiet;
+    this.#imageReason = undefined;
+  }
+
+  #point(): ResumePoint {
+    const { database, wal } = this.files;
+    const position = this.#follower.position;
+    const followed =
+      wal !== undefined &&
+      position !== undefined &&
+      this.files.retired === undefined &&
+      this.#quiet === undefined;
+    return {
+      database: { dev: database.dev, ino: database.ino },
+      wal: followed
+        ? {
+            dev: wal.dev,
+            ino: wal.ino,
+            position,
+            counted: this.#follower.counted,
+            pageCount: this.#follower.pageCount,
+          }
+        : undefined,
+      quiet: this.#quiet,
+    };
   }
 
   /** Gives a batch's pages back for the next one. */

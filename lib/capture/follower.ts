@@ -9,6 +9,9 @@
  * 3. Across a restart nothing is lost if the commits counted since the position are as many as the header's counter
  *    has grown, within one epoch (change-count.ts). A restart adds 1 to the first salt, so with exactly that step the
  *    old generation's last commits are still taken from behind the position, as many as the counter says and no more.
+ *    A frame that repeats the one before, bytes and all, is the padding of a commit to a disk sector, and is not counted;
+ *    unless in this epoch such frames were seen to be counted by the index, and never not to be: then they are commits
+ *    that changed nothing. Counting one too few costs a resync, one too many would hide a loss.
  * 4. A horizon behind the position, or another checksum at it, means that history was rewound: that is a gap.
  * 5. Every re-read is bounded. What cannot be proven ends as a gap, and a gap is answered by comparing pages.
  * 6. A commit that lies beyond a header which stays as it is is no commit as long as that header may govern: its writer
@@ -95,6 +98,17 @@ export class Follower {
   #reader: FrameReader | undefined;
   #changing: { readonly key: string; readonly sinceMs: number } | undefined;
   #commitsBefore = 0;
+  /** What repeated frames were seen to be in this epoch; undefined while none were. */
+  #repeats: 'commits' | 'padding' | undefined;
+  /** The last horizon reached, and the counts there. */
+  #horizon:
+    | {
+        readonly reader: FrameReader;
+        readonly count: number;
+        readonly commits: number;
+        readonly repeats: number;
+      }
+    | undefined;
   #staleIndex: string | undefined;
   #staleCheckedAt = 0;
   #staleCheckedWal = '';
@@ -118,6 +132,8 @@ export class Follower {
     this.#counted = undefined;
     this.#reader = undefined;
     this.#commitsBefore = 0;
+    this.#repeats = undefined;
+    this.#horizon = undefined;
     this.pageCount = 0;
   }
 
@@ -227,8 +243,27 @@ export class Follower {
     ) {
       return { gap: `the checksum at frame ${index.maxFrame} is not the one the index gives` };
     }
+    this.#learnRepeats(index.changeCount);
     this.#counted = reading(before, index.changeCount);
     return (await this.#looksStale(pair, index)) ? 'again' : 'current';
+  }
+
+  /** Compares what was read since the last horizon in this generation with what the index counted meanwhile. */
+  #learnRepeats(count: number): void {
+    const reader = this.#reader;
+    if (reader === undefined) return;
+    const last = this.#horizon;
+    if (last !== undefined && last.reader === reader && reader.repeats > last.repeats) {
+      const all = reader.commits - last.commits + reader.repeats - last.repeats;
+      const counted = commitsBetween(last.count, count) === all;
+      this.#repeats = counted && this.#repeats !== 'padding' ? 'commits' : 'padding';
+    }
+    this.#horizon = { reader, count, commits: reader.commits, repeats: reader.repeats };
+    this.#commitsBefore = this.#countOf(reader);
+  }
+
+  #countOf(reader: FrameReader): number {
+    return this.#repeats === 'commits' ? reader.commits + reader.repeats : reader.commits;
   }
 
   async #followRestarted(
@@ -305,7 +340,7 @@ export class Follower {
       if (state === 'reached') break;
       if (state === 'broken') return 'again';
     }
-    const needed = await this.#missing(pair, index, count.commits);
+    const needed = await this.#missing(pair, index, this.#countOf(count));
     if (typeof needed !== 'number') return needed;
     const old = this.#position!;
     if (needed > 0 && wal.salt1 !== (old.salt1 + 1) >>> 0) {
@@ -356,11 +391,11 @@ export class Follower {
       const goOn = visit(pgno, commit, chunk, at);
       if (commit !== 0) {
         this.#committed(reader);
-        left = needed - (reader.commits - already);
+        left = needed - (this.#countOf(reader) - already);
       }
       return goOn && left > 0;
     };
-    const already = reader.commits;
+    const already = this.#countOf(reader);
     for (let chunks = 1; ; chunks++) {
       if (chunks % CHUNKS_A_TURN === 0) await turn();
       const state = reader.read(wal.fd, Number.POSITIVE_INFINITY, counting);
@@ -403,8 +438,9 @@ export class Follower {
   }
 
   #committed(reader: FrameReader): void {
-    const made = reader.commits - this.#commitsBefore;
-    this.#commitsBefore = reader.commits;
+    const count = this.#countOf(reader);
+    const made = count - this.#commitsBefore;
+    this.#commitsBefore = count;
     this.#position = reader.position;
     if (this.#counted !== undefined && made > 0) {
       this.#counted = { ...this.#counted, count: (this.#counted.count + made) >>> 0 };

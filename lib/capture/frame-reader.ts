@@ -48,8 +48,10 @@ const chunk = new Uint8Array(CHUNK_BYTES);
 export class FrameReader {
   /** Frames read so far; the next one is `frame + 1`. */
   frame: number;
-  /** Commits read since the reader was made, sector-padding repeats left out. */
+  /** Commits read since the reader was made, repeats left out. */
   commits = 0;
+  /** Commit frames that repeat the frame before: sector padding, or a commit that changed nothing. */
+  repeats = 0;
   readonly #start: ChainPosition;
   readonly #scanner: FrameScanner;
   readonly #frameSize: number;
@@ -96,7 +98,10 @@ export class FrameReader {
       if (!scanner.next(chunk, offset)) return 'broken';
       this.frame++;
       const { pgno, commit } = scanner;
-      if (commit !== 0 && !this.#isPadding(fd, pgno, commit, offset, i)) this.commits++;
+      if (commit !== 0) {
+        if (this.#isRepeat(fd, pgno, commit, offset, i)) this.repeats++;
+        else this.commits++;
+      }
       this.#lastPgno = pgno;
       this.#lastCommit = commit;
       if (!visit(pgno, commit, chunk, offset + FRAME_HEADER_SIZE)) return 'stopped';
@@ -106,11 +111,10 @@ export class FrameReader {
   }
 
   /**
-   * SQLite pads a commit to the end of a disk sector by writing its last frame again, bytes and all. Such a repeat is
-   * no commit. One-row updates repeat page and size too, so only equal bytes make a repeat: counting one commit too
-   * few costs a resync, one too many would hide a loss.
+   * SQLite pads a commit to the end of a disk sector by writing its last frame again, bytes and all. One-row updates
+   * repeat page and size too, so only equal bytes make a repeat.
    */
-  #isPadding(fd: number, pgno: number, commit: number, offset: number, index: number): boolean {
+  #isRepeat(fd: number, pgno: number, commit: number, offset: number, index: number): boolean {
     if (pgno !== this.#lastPgno || commit !== this.#lastCommit) return false;
     const page = offset + FRAME_HEADER_SIZE;
     const { pageSize } = this.#start;

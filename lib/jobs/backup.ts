@@ -4,10 +4,11 @@
 
 import { performance } from 'node:perf_hooks';
 import { Capture, type CaptureEvent } from '../capture/capture.js';
+import { ResumeState, type SumsOrigin } from '../capture/resume-state.js';
 import type { Replica } from '../replica/replica.js';
 import { putBatch } from './put-batch.js';
-import { loadReplicaState } from './replica-state.js';
-import { stateFolder } from './state-folder.js';
+import { goOnWith } from './replica-state.js';
+import { replicaStateFolder, stateFolder } from './state-folder.js';
 
 export interface BackupProgress {
   readonly phase: 'compare' | 'read' | 'upload';
@@ -19,7 +20,7 @@ export interface BackupOptions {
   /** Path of the database. */
   readonly database: string;
   readonly replica: Replica;
-  /** Where files go that memory cannot hold; by default `.<name>-jetlite` beside the database. */
+  /** Folder of what an earlier `replicate` left and of what memory cannot hold; by default `.<name>-jetlite` beside it. */
   readonly stateDir?: string;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: BackupProgress) => void;
@@ -46,50 +47,56 @@ export interface BackupResult {
 export async function backup(options: BackupOptions): Promise<BackupResult> {
   const started = performance.now();
   const { replica, signal, onProgress } = options;
+  const folder = stateFolder(options.database, options.stateDir);
+  const state = new ResumeState(replicaStateFolder(folder, replica.url), (message) =>
+    options.onEvent?.({ type: 'state', level: 'warn', message }),
+  );
   const capture = Capture.open({
     database: options.database,
-    scratchDir: stateFolder(options.database, options.stateDir),
+    scratchDir: folder,
     fileEvents: false,
     ...(signal && { signal }),
     ...(options.onEvent && { onEvent: options.onEvent }),
     onProgress: (bytes, totalBytes) => onProgress?.({ phase: 'read', bytes, totalBytes }),
   });
+  let origin: SumsOrigin | undefined;
   try {
-    const state = await loadReplicaState(replica, capture.pageSize, capture.sums, signal, (progress) =>
-      onProgress?.({ phase: 'compare', ...progress }),
-    );
-    for (;;) {
-      if ((await capture.poll()) !== 'wait') break;
-      await capture.wait(10, signal);
-    }
-    const batch = capture.take();
-    const common = { pageSize: capture.pageSize, pageCount: capture.sums.pageCount };
-    if (batch === undefined) {
-      return {
-        ...common,
-        txid: state.txid,
-        kind: 'unchanged',
-        pagesWritten: 0,
-        bytesWritten: 0,
-        durationMs: performance.now() - started,
-      };
-    }
-    const txid = state.txid + 1n;
-    const file = await putBatch(
-      replica,
-      { ...batch, timestampMs: Math.max(batch.timestampMs, state.timestampMs) },
-      txid,
+    const before = await goOnWith(replica, capture, state, {
       signal,
-    );
+      onProgress: (progress) => onProgress?.({ phase: 'compare', ...progress }),
+    });
+    let { txid } = before;
+    let pagesWritten = 0;
+    let bytesWritten = 0;
+    let timestampMs = before.timestampMs;
+    for (let polled = 'more'; polled !== 'current'; ) {
+      polled = await capture.poll();
+      if (polled === 'wait') await capture.wait(10, signal);
+      const batch = polled === 'wait' ? undefined : capture.take();
+      if (batch === undefined) continue;
+      txid++;
+      timestampMs = Math.max(batch.timestampMs, timestampMs);
+      const onChecksum = (fileChecksum: bigint): void => {
+        state.writePoint({ txid, fileChecksum, point: batch.point });
+        origin = { txid, fileChecksum };
+      };
+      const file = await putBatch(replica, batch, txid, { timestampMs, onChecksum, signal });
+      pagesWritten += batch.pages.size;
+      bytesWritten += file.size;
+      capture.recycle(batch.pages);
+    }
+    if (origin !== undefined) await state.writeSums(capture.sums, origin, capture.pageSize);
     return {
-      ...common,
       txid,
-      kind: txid === 1n ? 'snapshot' : 'incremental',
-      pagesWritten: batch.pages.size,
-      bytesWritten: file.size,
+      kind: txid === before.txid ? 'unchanged' : before.txid === 0n ? 'snapshot' : 'incremental',
+      pageSize: capture.pageSize,
+      pageCount: capture.sums.pageCount,
+      pagesWritten,
+      bytesWritten,
       durationMs: performance.now() - started,
     };
   } finally {
+    state.close();
     capture.close();
   }
 }

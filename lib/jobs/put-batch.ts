@@ -8,33 +8,58 @@
 import type { Batch } from '../capture/capture.js';
 import { LtxEncoder } from '../ltx/encoder.js';
 import { LTX_FLAG_NO_CHECKSUM, type LtxHeader } from '../ltx/header.js';
-import type { LtxFileInfo, Replica } from '../replica/replica.js';
+import type { ByteSource, LtxFileInfo, Replica } from '../replica/replica.js';
 
 const WAL_OFFSET = 32;
+/** Batches up to this size are encoded before they are put, so that their checksum is known by then. */
+const WHOLE_BYTES = 16 * 1024 * 1024;
+
+export interface PutOptions {
+  readonly timestampMs: number;
+  /** Called once, with the checksum in the file's trailer: before the put where the batch is small, else after it. */
+  readonly onChecksum?: (fileChecksum: bigint) => void;
+  readonly signal?: AbortSignal | undefined;
+}
 
 /** Writes `batch` as the level-0 file of `txid`; resolves when it is durable. */
 export async function putBatch(
   replica: Replica,
   batch: Batch,
   txid: bigint,
-  signal?: AbortSignal,
+  options: PutOptions,
 ): Promise<LtxFileInfo> {
-  const { timestampMs } = batch;
-  return replica.write(
-    { level: 0, minTxid: txid, maxTxid: txid, timestampMs },
-    () => encodeBatch(batch, txid),
-    signal,
-  );
+  const { timestampMs, onChecksum, signal } = options;
+  const target = { level: 0, minTxid: txid, maxTxid: txid, timestampMs };
+  if (batch.pages.bytes <= WHOLE_BYTES) {
+    const blocks = [...encodeBatch(batch, txid, timestampMs)];
+    onChecksum?.(trailerChecksum(blocks[blocks.length - 1]));
+    return replica.write(target, () => blocks, signal);
+  }
+  let last: Uint8Array = new Uint8Array();
+  const source: ByteSource = function* () {
+    for (const block of encodeBatch(batch, txid, timestampMs)) {
+      last = block;
+      yield block;
+    }
+  };
+  const file = await replica.write(target, source, signal);
+  onChecksum?.(trailerChecksum(last));
+  return file;
 }
 
-function* encodeBatch(batch: Batch, txid: bigint): Generator<Uint8Array> {
+/** The file checksum: the last 8 bytes of an LTX file. */
+export function trailerChecksum(end: Uint8Array): bigint {
+  return new DataView(end.buffer, end.byteOffset + end.length - 8, 8).getBigUint64(0);
+}
+
+function* encodeBatch(batch: Batch, txid: bigint, timestampMs: number): Generator<Uint8Array> {
   const header: LtxHeader = {
     flags: LTX_FLAG_NO_CHECKSUM,
     pageSize: batch.pageSize,
     commit: batch.pageCount,
     minTxid: txid,
     maxTxid: txid,
-    timestampMs: batch.timestampMs,
+    timestampMs,
     preApplyChecksum: 0n,
     walOffset: WAL_OFFSET,
     walSize: 0,

@@ -1,49 +1,113 @@
 /**
- * What a replica holds: where its chain ends, and the page sums of that state.
+ * What a replica holds, as far as whoever goes on with its chain must know it: where the chain ends, and the page sums of
+ * that state. What an earlier run left in the state folder saves reading it all; it is used only where the replica's
+ * own files show that it belongs to them.
  */
 
+import type { Capture } from '../capture/capture.js';
 import type { PageSums } from '../capture/page-sums.js';
+import type { Intent, ResumeState, SumsOrigin } from '../capture/resume-state.js';
 import { JetliteError } from '../errors.js';
 import { decodeLtx } from '../ltx/decoder.js';
+import { LTX_TRAILER_SIZE } from '../ltx/encoder.js';
 import { ltxPath } from '../replica/names.js';
 import type { LtxFileInfo, Replica } from '../replica/replica.js';
 import { planRestore } from './plan.js';
+import { trailerChecksum } from './put-batch.js';
 
 export interface ReplicaState {
   /** TXID of the newest state; 0 if the replica is empty. */
   readonly txid: bigint;
   /** Time of the newest file, ms since the epoch; 0 if the replica is empty. */
   readonly timestampMs: number;
+  /** Whether capture goes on from where an earlier run stood, without an image. */
+  readonly resumed: boolean;
 }
 
-export interface LoadProgress {
-  readonly bytes: number;
-  readonly totalBytes: number;
+export interface LoadOptions {
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: (progress: { readonly bytes: number; readonly totalBytes: number }) => void;
 }
 
 /**
- * Reads the files that rebuild the newest state and records the sums of its pages.
- * @param pageSize of the database that is to go on with this chain
+ * Prepares `capture`, which has not polled yet, to go on with the replica's chain.
  * @throws JetliteError DATABASE if the chain has another page size; NOT_FOUND if it has a hole; FORMAT if it is damaged
  */
-export async function loadReplicaState(
+export async function goOnWith(
   replica: Replica,
-  pageSize: number,
-  sums: PageSums,
-  signal?: AbortSignal,
-  onProgress?: (progress: LoadProgress) => void,
+  capture: Capture,
+  state: ResumeState,
+  options: LoadOptions = {},
 ): Promise<ReplicaState> {
   const files = await replica.list();
-  if (files.length === 0) return { txid: 0n, timestampMs: 0 };
-  const plan = planRestore(files, { kind: 'newest' });
-  let before = 0;
-  for (const file of plan.files) {
-    signal?.throwIfAborted();
-    await recordFile(replica, file, pageSize, sums);
-    before += file.size;
-    onProgress?.({ bytes: before, totalBytes: plan.bytes });
+  if (files.length === 0) return { txid: 0n, timestampMs: 0, resumed: false };
+  const { pageSize, sums } = capture;
+  const intents = state.readPoints();
+  const newest = files.reduce((a, b) => (b.maxTxid > a.maxTxid ? b : a));
+  const ours = await findOurs(replica, newest, intents);
+  const origin = state.readSums(sums, pageSize);
+  const known = origin !== undefined && (ours !== undefined || (await isOrigin(replica, files, origin)));
+  let plan = planRestore(files, { kind: 'newest' });
+  if (known) {
+    try {
+      plan = planRestore(files, { kind: 'newest' }, origin.txid);
+    } catch (error) {
+      if (!(error instanceof JetliteError && error.code === 'NOT_FOUND')) throw error;
+      sums.clear();
+    }
+  } else sums.clear();
+  await recordPlan(replica, plan, pageSize, sums, options);
+  if (ours !== undefined) capture.resume(ours.point);
+  return { txid: plan.txid, timestampMs: newest.timestampMs, resumed: ours !== undefined };
+}
+
+/** The intent of an earlier run that became the replica's newest file, if one did. */
+async function findOurs(
+  replica: Replica,
+  newest: LtxFileInfo,
+  intents: readonly Intent[],
+): Promise<Intent | undefined> {
+  if (newest.level !== 0) return undefined;
+  const candidates = intents.filter((intent) => intent.txid === newest.maxTxid);
+  if (candidates.length === 0) return undefined;
+  const checksum = await readTrailer(replica, newest);
+  return candidates.find((intent) => intent.fileChecksum === checksum);
+}
+
+async function isOrigin(
+  replica: Replica,
+  files: readonly LtxFileInfo[],
+  origin: SumsOrigin,
+): Promise<boolean> {
+  const file = files.find(({ level, maxTxid }) => level === 0 && maxTxid === origin.txid);
+  return file !== undefined && (await readTrailer(replica, file)) === origin.fileChecksum;
+}
+
+async function readTrailer(replica: Replica, file: LtxFileInfo): Promise<bigint | undefined> {
+  if (file.size < LTX_TRAILER_SIZE) return undefined;
+  const end = new Uint8Array(8);
+  let at = 0;
+  for await (const chunk of replica.read(file, { offset: file.size - 8, length: 8 })) {
+    end.set(chunk.subarray(0, 8 - at), at);
+    at += chunk.length;
   }
-  return { txid: plan.txid, timestampMs: plan.timestampMs ?? 0 };
+  return at === 8 ? trailerChecksum(end) : undefined;
+}
+
+async function recordPlan(
+  replica: Replica,
+  plan: { readonly files: readonly LtxFileInfo[]; readonly bytes: number },
+  pageSize: number,
+  sums: PageSums,
+  options: LoadOptions,
+): Promise<void> {
+  let bytes = 0;
+  for (const file of plan.files) {
+    options.signal?.throwIfAborted();
+    await recordFile(replica, file, pageSize, sums);
+    bytes += file.size;
+    options.onProgress?.({ bytes, totalBytes: plan.bytes });
+  }
 }
 
 async function recordFile(

@@ -13,12 +13,13 @@
 import { performance } from 'node:perf_hooks';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Batch, Capture, type CaptureEvent } from '../capture/capture.js';
+import { ResumeState } from '../capture/resume-state.js';
 import { type ErrorCode, JetliteError } from '../errors.js';
 import { formatTxid } from '../ltx/header.js';
 import type { LtxFileInfo, Replica } from '../replica/replica.js';
 import { putBatch } from './put-batch.js';
-import { loadReplicaState } from './replica-state.js';
-import { stateFolder } from './state-folder.js';
+import { goOnWith } from './replica-state.js';
+import { replicaStateFolder, stateFolder } from './state-folder.js';
 
 export type ReplicateEvent =
   | CaptureEvent
@@ -37,7 +38,7 @@ export interface ReplicateOptions {
   /** Path of the database. It may be created later. */
   readonly database: string;
   readonly replica: Replica;
-  /** Where files go that memory cannot hold; by default `.<name>-jetlite` beside the database. */
+  /** Folder for what must outlive the process; by default `.<name>-jetlite` beside the database. */
   readonly stateDir?: string;
   /** Longest time commits gather while an earlier batch is still being put, ms. */
   readonly syncIntervalMs?: number;
@@ -71,6 +72,8 @@ const DEFAULT_POLL_MS = 1000;
 const MIN_SPACING_MS = 10;
 /** Sealed batches that may wait for the one being put. */
 const QUEUE_LIMIT = 3;
+/** How often the page sums are saved; what the replica holds beyond them is read again after a restart. */
+const SUMS_INTERVAL_MS = 60_000;
 const RETRY_FIRST_MS = 250;
 const RETRY_LAST_MS = 5000;
 
@@ -81,10 +84,14 @@ const RETRY_LAST_MS = 5000;
 export async function replicate(options: ReplicateOptions): Promise<ReplicateResult> {
   const capture = await openWhenThere(options);
   if (capture === undefined) return { txid: 0n, commits: 0, files: 0, bytes: 0, images: 0, restarts: 0 };
-  const session = new Session(capture, options);
+  const folder = stateFolder(options.database, options.stateDir);
+  const state = new ResumeState(replicaStateFolder(folder, options.replica.url), (message) =>
+    options.onEvent?.({ type: 'state', level: 'warn', message }),
+  );
   try {
-    return await session.run();
+    return await new Session(capture, state, options).run();
   } finally {
+    state.close();
     capture.close();
   }
 }
@@ -118,27 +125,33 @@ async function openWhenThere(options: ReplicateOptions): Promise<Capture | undef
 /** One database's life from its first image on. */
 class Session {
   readonly #capture: Capture;
+  readonly #state: ResumeState;
   readonly #options: ReplicateOptions;
-  readonly #queue: Batch[] = [];
+  readonly #queue: { readonly batch: Batch; readonly txid: bigint }[] = [];
   #putting: Promise<void> | undefined;
   #failure: unknown;
+  /** The newest TXID that is durable, and the checksum of its file once one was put. */
   #txid = 0n;
+  #fileChecksum: bigint | undefined;
+  /** The newest TXID that was given to a batch. */
+  #sealedTxid = 0n;
+  #sumsSavedAt = performance.now();
   #lastTimestampMs = 0;
   #sealedAt = Number.NEGATIVE_INFINITY;
   #pendingSince = 0;
   readonly #counts = { commits: 0, files: 0, bytes: 0 };
 
-  constructor(capture: Capture, options: ReplicateOptions) {
+  constructor(capture: Capture, state: ResumeState, options: ReplicateOptions) {
     this.#capture = capture;
+    this.#state = state;
     this.#options = options;
   }
 
   async run(): Promise<ReplicateResult> {
     const { signal, replica, once } = this.#options;
-    const state = await this.#withRetries(() =>
-      loadReplicaState(replica, this.#capture.pageSize, this.#capture.sums, signal),
-    );
+    const state = await this.#withRetries(() => goOnWith(replica, this.#capture, this.#state, { signal }));
     this.#txid = state.txid;
+    this.#sealedTxid = state.txid;
     this.#lastTimestampMs = state.timestampMs;
     for (let first = true; ; first = false) {
       // Read before the poll, so that what was committed before the signal is still taken.
@@ -152,6 +165,7 @@ class Session {
     }
     while (this.#putting !== undefined) await this.#putting;
     if (this.#failure !== undefined) throw this.#failure;
+    await this.#saveSums();
     const { images, restarts } = this.#capture;
     return { txid: this.#txid, ...this.#counts, images, restarts };
   }
@@ -176,7 +190,10 @@ class Session {
       const batch = this.#capture.take();
       this.#pendingSince = 0;
       this.#sealedAt = performance.now();
-      if (batch !== undefined) this.#queue.push(batch);
+      if (batch !== undefined) {
+        this.#sealedTxid++;
+        this.#queue.push({ batch, txid: this.#sealedTxid });
+      }
     }
     if (this.#putting === undefined && this.#queue.length > 0 && this.#failure === undefined) {
       this.#putting = this.#putQueue().finally(() => {
@@ -194,22 +211,27 @@ class Session {
   }
 
   async #putQueue(): Promise<void> {
-    for (let batch = this.#queue.shift(); batch !== undefined; batch = this.#queue.shift()) {
-      try {
-        await this.#put(batch);
-      } catch (error) {
-        this.#failure = error;
-        return;
+    try {
+      for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
+        await this.#put(next.batch, next.txid);
       }
+      if (performance.now() - this.#sumsSavedAt > SUMS_INTERVAL_MS) await this.#saveSums();
+    } catch (error) {
+      this.#failure = error;
     }
   }
 
-  async #put(batch: Batch): Promise<void> {
-    const txid = this.#txid + 1n;
+  async #put(batch: Batch, txid: bigint): Promise<void> {
     const timestampMs = Math.max(batch.timestampMs, this.#lastTimestampMs);
+    let fileChecksum = 0n;
+    const onChecksum = (checksum: bigint): void => {
+      fileChecksum = checksum;
+      this.#state.writePoint({ txid, fileChecksum, point: batch.point });
+    };
     const file = await this.#withRetries(() =>
-      putBatch(this.#options.replica, { ...batch, timestampMs }, txid),
+      putBatch(this.#options.replica, batch, txid, { timestampMs, onChecksum }),
     );
+    this.#fileChecksum = fileChecksum;
     this.#txid = txid;
     this.#lastTimestampMs = timestampMs;
     this.#counts.files++;
@@ -225,6 +247,14 @@ class Session {
       commits: batch.commits,
       pages,
     });
+  }
+
+  /** The sums run ahead of what is durable while batches wait: they are saved only when none does. */
+  async #saveSums(): Promise<void> {
+    if (this.#fileChecksum === undefined || this.#sealedTxid !== this.#txid) return;
+    this.#sumsSavedAt = performance.now();
+    const origin = { txid: this.#txid, fileChecksum: this.#fileChecksum };
+    await this.#state.writeSums(this.#capture.sums, origin, this.#capture.pageSize);
   }
 
   /** Tries again as long as the replica is out of reach; once told to stop, one last time. */

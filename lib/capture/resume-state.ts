@@ -1,0 +1,250 @@
+/**
+ * What capture must remember to go on after its process has ended, however it ended.
+ *
+ * Invariants:
+ * 1. The *resume point* is written before its TXID is put, so it may name one that never was: it counts only for the
+ *    TXID, and the file checksum, that the replica really has.
+ * 2. A point is one write into one of two slots in turn, without a sync. A killed process loses nothing it has written,
+ *    and a slot that a machine's crash has torn fails its checksum; besides, the boot id differs then, and the point is
+ *    not used. So a point costs microseconds.
+ * 3. The *page sums* are written now and then, under a temporary name, synced and renamed, with the TXID and the file
+ *    checksum they belong to. What the replica holds beyond that is read from there.
+ * 4. Losing any of it costs reading: an image is compared with the replica's state instead. So a folder that cannot be
+ *    written is told once and otherwise borne.
+ */
+
+import fs from 'node:fs';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import { Crc64 } from '../ltx/crc64.js';
+import type { CountReading } from './change-count.js';
+import type { ChainPosition } from './frame-reader.js';
+import type { QuietState } from './image.js';
+import type { PageSums } from './page-sums.js';
+
+/** Where capture stood when a batch was taken. */
+export interface ResumePoint {
+  readonly database: { readonly dev: bigint; readonly ino: bigint };
+  /** Set while a `-wal` is followed. */
+  readonly wal:
+    | {
+        readonly dev: bigint;
+        readonly ino: bigint;
+        readonly position: ChainPosition;
+        readonly counted: CountReading | undefined;
+        readonly pageCount: number;
+      }
+    | undefined;
+  /** Set while there is none. */
+  readonly quiet: QuietState | undefined;
+}
+
+/** A TXID that was put, or was about to be. */
+export interface Intent {
+  readonly txid: bigint;
+  /** The checksum in the LTX file's trailer. */
+  readonly fileChecksum: bigint;
+  readonly point: ResumePoint;
+}
+
+const fsync = promisify(fs.fsync);
+
+const POINT_FILE = 'position';
+const SLOT_SIZE = 4096;
+const SLOT_HEADER_SIZE = 12;
+const SUMS_FILE = 'page-sums';
+const SUMS_MAGIC = 'JLPS0001';
+const SUMS_HEADER_SIZE = 32;
+
+/** Which state of which replica the sums describe. */
+export interface SumsOrigin {
+  readonly txid: bigint;
+  /** The checksum in the trailer of the level-0 file of that TXID. */
+  readonly fileChecksum: bigint;
+}
+
+/** Names this boot of the machine; undefined where the system does not tell, and then no point is ever resumed. */
+export function bootId(): string | undefined {
+  try {
+    return fs.readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
+  } catch {
+    return undefined;
+  }
+}
+
+/** The state of one database towards one replica, in a folder of its own. */
+export class ResumeState {
+  readonly folder: string;
+  readonly #bootId = bootId();
+  readonly #onTrouble: (message: string) => void;
+  #slots: number | undefined;
+  #nextSlot = 0;
+  #unwritable = false;
+
+  /** @param onTrouble is told once if the folder cannot be written */
+  constructor(folder: string, onTrouble: (message: string) => void) {
+    this.folder = folder;
+    this.#onTrouble = onTrouble;
+  }
+
+  /** Remembers where capture will stand once `intent.txid` is in the replica. The one written before it is kept too. */
+  writePoint(intent: Intent): void {
+    if (this.#bootId === undefined || this.#unwritable) return;
+    const body = Buffer.from(JSON.stringify({ bootId: this.#bootId, intent }, bigintToText));
+    const slot = Buffer.alloc(SLOT_HEADER_SIZE + body.length);
+    if (slot.length > SLOT_SIZE) return;
+    slot.writeUInt32BE(body.length, 0);
+    slot.writeBigUInt64BE(checksumOf(body), 4);
+    body.copy(slot, SLOT_HEADER_SIZE);
+    try {
+      if (this.#slots === undefined) {
+        fs.mkdirSync(this.folder, { recursive: true, mode: 0o700 });
+        const flags = fs.constants.O_RDWR | fs.constants.O_CREAT;
+        this.#slots = fs.openSync(path.join(this.folder, POINT_FILE), flags, 0o600);
+      }
+      fs.writeSync(this.#slots, slot, 0, slot.length, this.#nextSlot * SLOT_SIZE);
+      this.#nextSlot = 1 - this.#nextSlot;
+    } catch (error) {
+      this.#giveUp(error);
+    }
+  }
+
+  /** The points of the last two TXIDs; none after a reboot or if nothing can be read. */
+  readPoints(): Intent[] {
+    let bytes: Buffer;
+    try {
+      bytes = fs.readFileSync(path.join(this.folder, POINT_FILE));
+    } catch {
+      return [];
+    }
+    const intents: Intent[] = [];
+    for (let slot = 0; slot < 2; slot++) {
+      const intent = this.#readSlot(bytes.subarray(slot * SLOT_SIZE, (slot + 1) * SLOT_SIZE));
+      if (intent !== undefined) intents.push(intent);
+    }
+    return intents;
+  }
+
+  #readSlot(slot: Buffer): Intent | undefined {
+    if (slot.length < SLOT_HEADER_SIZE) return undefined;
+    const length = slot.readUInt32BE(0);
+    const body = slot.subarray(SLOT_HEADER_SIZE, SLOT_HEADER_SIZE + length);
+    if (body.length !== length || checksumOf(body) !== slot.readBigUInt64BE(4)) return undefined;
+    const content = JSON.parse(body.toString('utf8'), textToBigint) as { bootId: string; intent: Intent };
+    return content.bootId === this.#bootId ? content.intent : undefined;
+  }
+
+  /** Remembers the sums, which must describe the state of `origin` when this is called; they may change while it waits. */
+  async writeSums(sums: PageSums, origin: SumsOrigin, pageSize: number): Promise<void> {
+    if (this.#unwritable) return;
+    try {
+      await this.#replaceSums(sums, origin, pageSize);
+    } catch (error) {
+      this.#giveUp(error);
+    }
+  }
+
+  async #replaceSums(sums: PageSums, origin: SumsOrigin, pageSize: number): Promise<void> {
+    fs.mkdirSync(this.folder, { recursive: true, mode: 0o700 });
+    const file = path.join(this.folder, SUMS_FILE);
+    const temporary = `${file}.${process.pid}.tmp`;
+    const fd = fs.openSync(temporary, 'w', 0o600);
+    try {
+      const crc = new Crc64();
+      const put = (bytes: Uint8Array): void => {
+        crc.update(bytes);
+        fs.writeSync(fd, bytes);
+      };
+      put(sumsHeader(sums.pageCount, origin, pageSize));
+      for (const bytes of sums.serialise()) put(bytes);
+      const end = Buffer.alloc(8);
+      end.writeBigUInt64BE(crc.value());
+      fs.writeSync(fd, end);
+      await fsync(fd);
+    } finally {
+      fs.closeSync(fd);
+    }
+    fs.renameSync(temporary, file);
+  }
+
+  /**
+   * Loads what `writeSums` wrote into empty `sums`.
+   * @returns what they describe; undefined, and `sums` empty, if there are none of this page size or they are damaged
+   */
+  readSums(sums: PageSums, pageSize: number): SumsOrigin | undefined {
+    let fd: number;
+    try {
+      fd = fs.openSync(path.join(this.folder, SUMS_FILE), 'r');
+    } catch {
+      return undefined;
+    }
+    try {
+      const origin = loadSums(fd, sums, pageSize);
+      if (origin === undefined) sums.clear();
+      return origin;
+    } finally {
+      fs.closeSync(fd);
+    }
+  }
+
+  #giveUp(error: unknown): void {
+    this.#unwritable = true;
+    const code = (error as NodeJS.ErrnoException).code ?? String(error);
+    this.#onTrouble(
+      `${this.folder} cannot be written (${code}): after a restart the whole database is compared anew`,
+    );
+  }
+
+  close(): void {
+    if (this.#slots !== undefined) fs.closeSync(this.#slots);
+    this.#slots = undefined;
+  }
+}
+
+function sumsHeader(pageCount: number, origin: SumsOrigin, pageSize: number): Buffer {
+  const header = Buffer.alloc(SUMS_HEADER_SIZE);
+  header.write(SUMS_MAGIC, 'latin1');
+  header.writeBigUInt64BE(origin.txid, 8);
+  header.writeBigUInt64BE(origin.fileChecksum, 16);
+  header.writeUInt32BE(pageSize, 24);
+  header.writeUInt32BE(pageCount, 28);
+  return header;
+}
+
+function loadSums(fd: number, sums: PageSums, pageSize: number): SumsOrigin | undefined {
+  const header = Buffer.alloc(SUMS_HEADER_SIZE);
+  if (fs.readSync(fd, header, 0, SUMS_HEADER_SIZE, 0) < SUMS_HEADER_SIZE) return undefined;
+  if (header.toString('latin1', 0, 8) !== SUMS_MAGIC || header.readUInt32BE(24) !== pageSize)
+    return undefined;
+  const pageCount = header.readUInt32BE(28);
+  if (fs.fstatSync(fd).size !== SUMS_HEADER_SIZE + pageCount * 8 + 8) return undefined;
+  const crc = new Crc64();
+  crc.update(header);
+  const chunk = Buffer.alloc(64 * 1024);
+  let at = SUMS_HEADER_SIZE;
+  for (let page = 0; page < pageCount; ) {
+    const wanted = Math.min(chunk.length, (pageCount - page) * 8);
+    if (fs.readSync(fd, chunk, 0, wanted, at) < wanted) return undefined;
+    crc.update(chunk, 0, wanted);
+    sums.load(page + 1, chunk.subarray(0, wanted));
+    page += wanted / 8;
+    at += wanted;
+  }
+  if (fs.readSync(fd, chunk, 0, 8, at) < 8 || chunk.readBigUInt64BE(0) !== crc.value()) return undefined;
+  return { txid: header.readBigUInt64BE(8), fileChecksum: header.readBigUInt64BE(16) };
+}
+
+function checksumOf(bytes: Uint8Array): bigint {
+  const crc = new Crc64();
+  crc.update(bytes);
+  return crc.value();
+}
+
+function bigintToText(_key: string, value: unknown): unknown {
+  return typeof value === 'bigint' ? { bigint: value.toString() } : value;
+}
+
+function textToBigint(_key: string, value: unknown): unknown {
+  if (typeof value === 'object' && value !== null && 'bigint' in value) return BigInt(String(value.bigint));
+  return value;
+}
