@@ -1,43 +1,19 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { connect } from 'nats';
 import { ConflictError } from '../../lib/errors.js';
-import { type BucketSettings, createBucket } from '../../lib/replica/nats/bucket.js';
-import { connectNats } from '../../lib/replica/nats/connect.js';
-import { openReplica, type ReplicaOptions } from '../../lib/replica/open.js';
-import type { Replica } from '../../lib/replica/replica.js';
-import { type NatsServer, startNatsServer } from '../support/nats-server.js';
+import { makeBucket, openBucketReplica } from '../support/nats-replica.js';
+import { startNatsServer } from '../support/nats-server.js';
 import { bytes, bytesOf, contentOf, target } from '../support/replica.js';
 
 const CHUNK = 512 * 1024;
-
-async function makeBucket(
-  server: NatsServer,
-  name = 'backups',
-  settings: BucketSettings = {},
-): Promise<void> {
-  const link = await connectNats({ hosts: [`127.0.0.1:${server.port}`], tls: false });
-  await createBucket(link, name, settings);
-  await link.close();
-}
-
-async function open(
-  t: TestContext,
-  server: NatsServer,
-  path = 'backups',
-  options?: ReplicaOptions,
-): Promise<Replica> {
-  const replica = await openReplica(`${server.url}/${path}`, options);
-  t.after(() => replica.close());
-  return replica;
-}
 
 test('objects of every size around a chunk are read back whole and in ranges', async (t) => {
   const server = await startNatsServer(t);
   if (server === undefined) return;
   await makeBucket(server);
-  const replica = await open(t, server, 'backups/tenant/one');
+  const replica = await openBucketReplica(t, server, 'backups/tenant/one');
   assert.equal(replica.url, `${server.url}/backups/tenant/one`);
   let txid = 0n;
   for (const size of [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 20_000_000]) {
@@ -62,8 +38,8 @@ test('a level-0 name is given once: the same bytes again are success, others a c
   const server = await startNatsServer(t);
   if (server === undefined) return;
   await makeBucket(server);
-  const one = await open(t, server);
-  const two = await open(t, server);
+  const one = await openBucketReplica(t, server);
+  const two = await openBucketReplica(t, server);
   const first = await one.write(target(0, 5n), bytes('five'));
   assert.deepEqual(await one.write(target(0, 5n), bytes('five')), first);
   await assert.rejects(two.write(target(0, 5n), bytes('FIVE')), (error) => {
@@ -88,8 +64,8 @@ test('of writers racing for one level-0 name exactly one wins, and nothing of th
   const server = await startNatsServer(t);
   if (server === undefined) return;
   await makeBucket(server);
-  const one = await open(t, server);
-  const two = await open(t, server);
+  const one = await openBucketReplica(t, server);
+  const two = await openBucketReplica(t, server);
   const races = process.env.JETLITE_LONG === '1' ? 500 : 100;
   for (let txid = 1n; txid <= races; txid++) {
     const size = txid % 10n === 0n ? CHUNK + 100 : 100;
@@ -116,8 +92,8 @@ test('a writer that slept can neither replace nor remove what came after', async
   const server = await startNatsServer(t);
   if (server === undefined) return;
   await makeBucket(server);
-  const awake = await open(t, server);
-  const sleeper = await open(t, server);
+  const awake = await openBucketReplica(t, server);
+  const sleeper = await openBucketReplica(t, server);
   await awake.write(target(9, 1n, 4n), bytes('first'));
   const [seen] = await sleeper.list();
   const second = await awake.write(target(9, 1n, 4n), bytes('second'));
@@ -133,8 +109,8 @@ test('a level-0 file below another writer’s higher one is refused before anyth
   const server = await startNatsServer(t);
   if (server === undefined) return;
   await makeBucket(server);
-  const one = await open(t, server);
-  const two = await open(t, server);
+  const one = await openBucketReplica(t, server);
+  const two = await openBucketReplica(t, server);
   await one.write(target(0, 1n), bytes('one'));
   await two.write(target(0, 2n), bytes('two'));
   await one.write(target(0, 3n), bytes('three'));
@@ -146,9 +122,9 @@ test('a watch is woken by the server for what others put, and lists what it miss
   const server = await startNatsServer(t);
   if (server === undefined) return;
   await makeBucket(server);
-  const writer = await open(t, server, 'backups/p');
-  const reader = await open(t, server, 'backups/p', { nats: { reconnectWaitMs: 50 } });
-  const elsewhere = await open(t, server, 'backups/other');
+  const writer = await openBucketReplica(t, server, 'backups/p');
+  const reader = await openBucketReplica(t, server, 'backups/p', { nats: { reconnectWaitMs: 50 } });
+  const elsewhere = await openBucketReplica(t, server, 'backups/other');
   await writer.write(target(0, 1n), bytes('before'));
   const stop = new AbortController();
   const watching = reader.watch(stop.signal)[Symbol.asyncIterator]();
@@ -169,7 +145,7 @@ test('companions are written, replaced, read back and removed, and are not in th
   const server = await startNatsServer(t);
   if (server === undefined) return;
   await makeBucket(server);
-  const replica = await open(t, server, 'backups/p');
+  const replica = await openBucketReplica(t, server, 'backups/p');
   assert.equal(await replica.readExtra('sums'), undefined);
   await replica.writeExtra('sums', Buffer.from('one'));
   await replica.writeExtra('sums', randomBytes(CHUNK * 2));
@@ -185,7 +161,7 @@ test('a source that fails half-way, or a signal, leaves nothing in the bucket', 
   const server = await startNatsServer(t);
   if (server === undefined) return;
   await makeBucket(server);
-  const replica = await open(t, server);
+  const replica = await openBucketReplica(t, server);
   const broken = async function* () {
     yield new Uint8Array(5 * CHUNK);
     throw new Error('source broke');

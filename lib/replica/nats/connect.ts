@@ -38,6 +38,7 @@ export interface NatsOptions extends NatsCredentials, NatsTls {
 
 const PING_INTERVAL_MS = 15_000;
 const PROBE_AFTER_MS = 1000;
+const LOST = 'the connection to the NATS server was lost';
 
 /** Connects; gives up after the timeout. Throws REPLICA, naming the servers, or USAGE for options that cannot be. */
 export async function connectNats(
@@ -107,7 +108,7 @@ export class NatsLink {
   readonly url: string;
   readonly timeoutMs: number;
   readonly #whenLost = new Set<(error: JetliteError) => void>();
-  readonly #whenBack = new Set<() => void>();
+  #isConnected = true;
 
   constructor(connection: NatsConnection, hosts: readonly string[], tls: boolean, timeoutMs: number) {
     this.connection = connection;
@@ -116,16 +117,40 @@ export class NatsLink {
     void this.#follow();
   }
 
-  /** Calls back once when the connection breaks; the answer takes the wish back. */
+  /** Calls back once when the connection breaks, or at once if it is broken; the answer takes the wish back. */
   onLost(callback: (error: JetliteError) => void): () => void {
-    this.#whenLost.add(callback);
+    if (this.#isConnected) this.#whenLost.add(callback);
+    else queueMicrotask(() => callback(this.#error(LOST)));
     return () => this.#whenLost.delete(callback);
   }
 
-  /** Calls back after every reconnect; the answer takes the wish back. */
-  onBack(callback: () => void): () => void {
-    this.#whenBack.add(callback);
-    return () => this.#whenBack.delete(callback);
+  /** What the action comes to, or as soon as the connection breaks the error that says so. */
+  async orLost<T>(action: Promise<T>): Promise<T> {
+    let forget = () => {};
+    const lost = new Promise<never>((_, reject) => {
+      forget = this.onLost(reject);
+    });
+    // Whichever loses the race has nobody to tell.
+    lost.catch(() => {});
+    action.catch(() => {});
+    try {
+      return await Promise.race([action, lost]);
+    } finally {
+      forget();
+    }
+  }
+
+  /** Asks something that may be asked twice; a broken connection only delays the answer, at most for the timeout. */
+  async ask<T>(question: () => Promise<T>): Promise<T> {
+    const until = Date.now() + this.timeoutMs;
+    for (;;) {
+      try {
+        if (!this.#isConnected) await this.ready(Math.max(1, until - Date.now()));
+        return await this.orLost(question());
+      } catch (error) {
+        if (this.#isConnected || Date.now() > until) throw error;
+      }
+    }
   }
 
   /** Resolves when a server answers. Throws REPLICA if none does within `patienceMs`, ABORTED by the signal. */
@@ -143,22 +168,22 @@ export class NatsLink {
 
   async close(): Promise<void> {
     this.#whenLost.clear();
-    this.#whenBack.clear();
     await this.connection.close();
   }
 
   async #follow(): Promise<void> {
     for await (const status of this.connection.status()) {
-      if (status.type === Events.Disconnect) this.#lose('the connection to the NATS server was lost');
-      if (status.type === Events.Reconnect) for (const callback of [...this.#whenBack]) callback();
+      if (status.type === Events.Disconnect) this.#lose();
+      if (status.type === Events.Reconnect) this.#isConnected = true;
     }
-    this.#lose('the connection to the NATS server is closed');
+    this.#lose();
   }
 
-  #lose(why: string): void {
+  #lose(): void {
+    this.#isConnected = false;
     const callbacks = [...this.#whenLost];
     this.#whenLost.clear();
-    for (const callback of callbacks) callback(this.#error(why));
+    for (const callback of callbacks) callback(this.#error(LOST));
   }
 
   #error(message: string): JetliteError {

@@ -89,7 +89,7 @@ export class OrderedConsumer {
     this.#subscription = link.connection.subscribe(inbox, {
       callback: (error, message) => (error ? this.#break(error) : this.#take(message)),
     });
-    const info = await manager.consumers.add(stream, {
+    const creating = manager.consumers.add(stream, {
       name: this.#name,
       deliver_subject: inbox,
       filter_subject: filter,
@@ -105,6 +105,7 @@ export class OrderedConsumer {
         ? { deliver_policy: DeliverPolicy.StartSequence, opt_start_seq: start.sequence }
         : { deliver_policy: start.policy === 'all' ? DeliverPolicy.All : DeliverPolicy.LastPerSubject }),
     });
+    const info = await link.orLost(creating);
     // What arrived before this answer is counted in `delivered`, not in `num_pending`.
     this.#pending = info.num_pending + info.delivered.consumer_seq;
     this.#listen();
@@ -112,7 +113,8 @@ export class OrderedConsumer {
 
   /** How many messages the server has delivered or is about to deliver by now. Throws if it knows us no more. */
   async deliverable(): Promise<number> {
-    const info = await this.#bucket.manager.consumers.info(this.#bucket.stream, this.#name);
+    const { link, manager, stream } = this.#bucket;
+    const info = await link.orLost(manager.consumers.info(stream, this.#name));
     return info.delivered.consumer_seq + info.num_pending;
   }
 

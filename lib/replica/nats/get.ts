@@ -19,7 +19,7 @@ import {
   type StartAt,
 } from './consumer.js';
 import { isPassing, requestError } from './errors.js';
-import { chunkSubject, formatDigest, lastMeta, type StoredObject } from './objects.js';
+import { chunkSubject, formatDigest, getMessage, lastMeta, type StoredObject } from './objects.js';
 
 export type ReadableObject = Pick<
   StoredObject,
@@ -146,7 +146,7 @@ async function openReader(bucket: Bucket, object: ReadableObject, index: number)
 /** Every chunk has at least the first one's sequence plus its index. */
 async function firstSequence(bucket: Bucket, object: ReadableObject): Promise<number> {
   const query = { seq: 1, next_by_subj: chunkSubject(bucket, object.nuid) };
-  return (await bucket.manager.streams.getMessage(bucket.stream, query)).seq;
+  return (await getMessage(bucket, query)).seq;
 }
 
 /** The chunks of a nuid, one after the other; goes on behind the last one where a consumer broke. */

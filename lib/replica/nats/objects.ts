@@ -11,7 +11,7 @@
  * 3. Metas are read from the stream's leader, never from a copy that may lag behind.
  */
 
-import { headers, type NatsError } from 'nats';
+import { headers, type MsgRequest, type NatsError, type StoredMsg } from 'nats';
 import type { Bucket } from './bucket.js';
 import { Api, apiCode, requestError } from './errors.js';
 
@@ -143,13 +143,19 @@ function checkedHeaders(found: unknown): Record<string, string[]> {
 export async function lastMeta(bucket: Bucket, name: string): Promise<StoredObject | undefined> {
   try {
     const query = { last_by_subj: metaSubject(bucket, name) };
-    const { subject, data, seq, time } = await bucket.manager.streams.getMessage(bucket.stream, query);
+    const { subject, data, seq, time } = await getMessage(bucket, query);
     return decodeMeta(bucket, { subject, data, sequence: seq, storedMs: time.getTime() });
   } catch (error) {
     // The client gives this answer without its API code.
     if (apiCode(error) === Api.MESSAGE_NOT_FOUND || (error as NatsError).code === '404') return undefined;
     throw requestError(error, `look up ${name}`, bucket.name, bucket.link.url);
   }
+}
+
+/** A message of the bucket's stream, as its leader has it. */
+export function getMessage(bucket: Bucket, query: MsgRequest): Promise<StoredMsg> {
+  const { link, manager, stream } = bucket;
+  return link.ask(() => manager.streams.getMessage(stream, query));
 }
 
 /**
@@ -164,11 +170,14 @@ export async function deleteObject(
   const nothing = { size: 0, chunks: 0, chunkSize: undefined, digest: '', headers: {}, deleted: true };
   const marker = encodeMeta(bucket, { name, nuid, ...nothing });
   try {
-    await publishMeta(bucket, name, marker, object.sequence);
+    await bucket.link.ask(() => publishMeta(bucket, name, marker, object.sequence));
   } catch (error) {
-    if (apiCode(error) === Api.WRONG_LAST_SEQUENCE || apiCode(error) === Api.WRONG_LAST_SEQUENCE_UNKNOWN)
-      return false;
-    throw requestError(error, `remove ${name}`, bucket.name, bucket.link.url);
+    if (apiCode(error) !== Api.WRONG_LAST_SEQUENCE && apiCode(error) !== Api.WRONG_LAST_SEQUENCE_UNKNOWN) {
+      throw requestError(error, `remove ${name}`, bucket.name, bucket.link.url);
+    }
+    // Our own mark, if its answer was lost, or that of an earlier try which did not come to purging.
+    const last = await lastMeta(bucket, name);
+    if (!last?.deleted || last.nuid !== nuid) return false;
   }
   await purgeChunks(bucket, nuid);
   return true;
@@ -196,14 +205,16 @@ export async function publishMeta(
 /** How many messages the server has of a nuid. */
 export async function chunkCount(bucket: Bucket, nuid: string): Promise<number> {
   const subject = chunkSubject(bucket, nuid);
-  const { state } = await bucket.manager.streams.info(bucket.stream, { subjects_filter: subject });
+  const { link, manager, stream } = bucket;
+  const { state } = await link.ask(() => manager.streams.info(stream, { subjects_filter: subject }));
   return state.subjects?.[subject] ?? 0;
 }
 
 /** Removes all chunks of a nuid. */
 export async function purgeChunks(bucket: Bucket, nuid: string): Promise<void> {
   try {
-    await bucket.manager.streams.purge(bucket.stream, { filter: chunkSubject(bucket, nuid) });
+    const { link, manager, stream } = bucket;
+    await link.ask(() => manager.streams.purge(stream, { filter: chunkSubject(bucket, nuid) }));
   } catch (error) {
     throw requestError(error, 'remove chunks', bucket.name, bucket.link.url);
   }

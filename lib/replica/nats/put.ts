@@ -212,21 +212,14 @@ class Put {
   }
 
   /** What a publish came to; a lost connection answers at once. */
-  #answerOf(publishing: Promise<number>): Promise<Answer> {
-    return new Promise((resolve) => {
-      const forget = this.#bucket.link.onLost((error) => resolve({ ok: false, error }));
-      publishing.then(
-        (sequence) => {
-          forget();
-          this.#progress();
-          resolve({ ok: true, sequence });
-        },
-        (error) => {
-          forget();
-          resolve({ ok: false, error });
-        },
-      );
-    });
+  async #answerOf(publishing: Promise<number>): Promise<Answer> {
+    try {
+      const sequence = await this.#bucket.link.orLost(publishing);
+      this.#progress();
+      return { ok: true, sequence };
+    } catch (error) {
+      return { ok: false, error };
+    }
   }
 
   #progress(): void {
