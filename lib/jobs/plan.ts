@@ -43,6 +43,19 @@ interface Step {
   readonly from: Step | undefined;
 }
 
+/** Throws USAGE if both a TXID and a moment are wished for. */
+export function wishOf(options: {
+  readonly txid?: bigint | undefined;
+  readonly timestampMs?: number | undefined;
+}): RestoreWish {
+  const { txid, timestampMs } = options;
+  if (txid !== undefined && timestampMs !== undefined) {
+    throw new JetliteError('USAGE', 'expected a TXID or a timestamp, found both', { hint: 'Leave one out.' });
+  }
+  if (txid !== undefined) return { kind: 'txid', txid };
+  return timestampMs === undefined ? { kind: 'newest' } : { kind: 'timestamp', timestampMs };
+}
+
 /**
  * Plans from state `have` (0: from nothing) to the wished one. `files` may hold all levels, in any order.
  * Throws JetliteError NOT_FOUND, which says what can be had instead, if the files do not lead there.

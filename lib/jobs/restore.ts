@@ -3,7 +3,7 @@
 import { JetliteError, throwIfAborted } from '../errors.js';
 import type { LtxFileInfo, Replica } from '../replica/replica.js';
 import { expectFree, lookAtOutput, OutputFile, type OutputPlace, outputError } from './output.js';
-import { planRestore, type RestorePlan, type RestoreWish } from './plan.js';
+import { planRestore, type RestorePlan, type RestoreWish, wishOf } from './plan.js';
 import { type OnProgress, type Rebuilt, rebuildDatabase } from './rebuild.js';
 
 export interface RestoreOptions {
@@ -63,19 +63,6 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
   if (options.dryRun) return { kind: 'planned', output, plan };
   const { rebuilt, removed } = await restoreTo(place, wish, plan, options);
   return { kind: 'restored', output, ...rebuilt, removed, durationMs: performance.now() - startMs };
-}
-
-/** Throws USAGE if both a TXID and a moment are wished for. */
-export function wishOf(options: {
-  readonly txid?: bigint | undefined;
-  readonly timestampMs?: number | undefined;
-}): RestoreWish {
-  const { txid, timestampMs } = options;
-  if (txid !== undefined && timestampMs !== undefined) {
-    throw new JetliteError('USAGE', 'expected a TXID or a timestamp, found both', { hint: 'Leave one out.' });
-  }
-  if (txid !== undefined) return { kind: 'txid', txid };
-  return timestampMs === undefined ? { kind: 'newest' } : { kind: 'timestamp', timestampMs };
 }
 
 async function restoreTo(

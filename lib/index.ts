@@ -1,0 +1,20 @@
+/** The public API of Jetlite. Importing it starts nothing. */
+
+export { ConflictError, type ErrorCode, FormatError, JetliteError } from './errors.js';
+export { type BackupOptions, type BackupProgress, type BackupResult, backup } from './jobs/backup.js';
+export { planRestore, type RestorePlan, type RestoreWish } from './jobs/plan.js';
+export type { OnProgress } from './jobs/rebuild.js';
+export {
+  type ReplicateEvent,
+  type ReplicateOptions,
+  type ReplicateResult,
+  replicate,
+} from './jobs/replicate.js';
+export { type Restored, type RestoreOptions, type RestoreResult, restore } from './jobs/restore.js';
+export { type Finding, type VerifyOptions, type VerifyResult, verify } from './jobs/verify.js';
+export { decodeLtx, LtxDecoder, type LtxSummary, type LtxVisitor } from './ltx/decoder.js';
+export { LtxEncoder } from './ltx/encoder.js';
+export { formatTxid, type LtxHeader, parseTxid } from './ltx/header.js';
+export type { NatsOptions } from './replica/nats/connect.js';
+export { openReplica, parseReplicaUrl, type ReplicaAddress, type ReplicaOptions } from './replica/open.js';
+export type { ByteSource, LtxFileInfo, LtxFileTarget, ReadRange, Replica } from './replica/replica.js';
