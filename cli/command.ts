@@ -3,7 +3,7 @@
  * A command declares its options, imports the job it runs only when it runs, and returns the exit code.
  */
 
-import type { Argv } from 'yargs';
+import type { ArgumentsCamelCase, Argv } from 'yargs';
 import type { Log, LogSettings } from './log.js';
 import type { Terminal } from './terminal.js';
 
@@ -38,11 +38,11 @@ export interface Command {
 }
 
 /** Types a command's `run` by its `options`, then lets go of the type so that commands can stand in one list. */
-export function defineCommand<O extends object>(command: {
+export function defineCommand<O>(command: {
   readonly command: string;
   readonly describe: string;
   readonly options: (yargs: Argv) => Argv<O>;
-  readonly run: (args: O, context: Context) => Promise<number>;
+  readonly run: (args: ArgumentsCamelCase<O>, context: Context) => Promise<number>;
 }): Command {
   return command as unknown as Command;
 }

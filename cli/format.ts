@@ -33,6 +33,11 @@ export function formatElapsed(ms: number): string {
   return `${Math.floor(ms / 60_000)} min ${Math.floor((ms % 60_000) / 1000)} s`;
 }
 
+/** "2026-11-23T15:04:05.123Z"; a listing may hold any number as a file's time. */
+export function formatMoment(ms: number): string {
+  return Math.abs(ms) <= 8.64e15 ? new Date(ms).toISOString() : 'impossible';
+}
+
 /** Columns as wide as their widest cell, two spaces between, no trailing spaces. */
 export function formatTable(header: readonly string[], rows: readonly (readonly string[])[]): string {
   const all = [header, ...rows];

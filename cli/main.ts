@@ -22,12 +22,26 @@ import {
   EXIT_USAGE,
   type GlobalOptions,
 } from './command.js';
+import { backupCommand } from './commands/backup.js';
+import { databasesCommand } from './commands/databases.js';
+import { ltxCommand } from './commands/ltx.js';
+import { replicateCommand } from './commands/replicate.js';
+import { restoreCommand } from './commands/restore.js';
+import { verifyCommand } from './commands/verify.js';
 import { versionCommand } from './commands/version.js';
 import { describeFailure } from './failure.js';
 import { createLog, type LogSettings, parseLogLevel } from './log.js';
 import { createTerminal } from './terminal.js';
 
-const COMMANDS: readonly Command[] = [versionCommand];
+const COMMANDS: readonly Command[] = [
+  backupCommand,
+  replicateCommand,
+  restoreCommand,
+  verifyCommand,
+  ltxCommand,
+  databasesCommand,
+  versionCommand,
+];
 
 interface Choice {
   readonly command: Command;

@@ -1,0 +1,66 @@
+import { formatTxid } from '../../lib/ltx/header.js';
+import { defineCommand, EXIT_DONE } from '../command.js';
+import { formatBytes, formatElapsed } from '../format.js';
+import { jsonOption } from '../options.js';
+import { defaultReplica, withReplica } from '../source.js';
+
+interface BackupArgs {
+  readonly db: string;
+  readonly replica: string | undefined;
+  readonly stateDir: string | undefined;
+  readonly json: boolean;
+}
+
+/** `jetlite backup DB [REPLICA]`: brings a replica up to the database's present state and ends. */
+export const backupCommand = defineCommand({
+  command: 'backup <db> [replica]',
+  describe: 'Bring a replica up to date once',
+  options: (yargs) =>
+    jsonOption(yargs)
+      .positional('db', { type: 'string', demandOption: true, describe: 'Path of the database' })
+      .positional('replica', { type: 'string', describe: 'URL or folder [the folder DB-backup beside DB]' })
+      .option('state-dir', { type: 'string', requiresArg: true, describe: 'Folder for temporary state' }),
+  run: async (args: BackupArgs, context) => {
+    const { db, replica: address = defaultReplica(db) } = args;
+    return withReplica({ address, nats: {} }, context, async (replica) => {
+      const { backup } = await import('../../lib/jobs/backup.js');
+      const progress = context.terminal.progress();
+      const result = await backup({
+        database: db,
+        replica,
+        signal: context.signal,
+        ...(args.stateDir !== undefined && { stateDir: args.stateDir }),
+        onProgress: ({ phase, bytes, totalBytes }) => progress.update(phase, bytes, totalBytes),
+        onEvent: ({ level, message }) => context.log.write(level, message),
+      }).finally(() => progress.end());
+      if (args.json) context.terminal.json(asJson(db, replica.url, result));
+      else context.terminal.result(asText(db, replica.url, result));
+      return EXIT_DONE;
+    });
+  },
+});
+
+type Result = Awaited<ReturnType<typeof import('../../lib/jobs/backup.js')['backup']>>;
+
+function asJson(database: string, replica: string, result: Result): object {
+  return {
+    database,
+    replica,
+    kind: result.kind,
+    txid: result.txid,
+    page_size: result.pageSize,
+    page_count: result.pageCount,
+    pages_written: result.pagesWritten,
+    bytes_written: result.bytesWritten,
+    duration_ms: Math.round(result.durationMs),
+  };
+}
+
+function asText(database: string, replica: string, result: Result): string {
+  const { kind, txid, pageSize, pageCount, pagesWritten, bytesWritten } = result;
+  const took = formatElapsed(result.durationMs);
+  if (kind === 'unchanged')
+    return `${database}: nothing to back up, ${replica} is at TXID ${formatTxid(txid)} (${took})`;
+  const pages = `${pagesWritten} of ${pageCount} pages (${formatBytes(pagesWritten * pageSize)})`;
+  return `${database}: ${kind}, ${pages}, ${formatBytes(bytesWritten)} written to ${replica} as TXID ${formatTxid(txid)} in ${took}`;
+}

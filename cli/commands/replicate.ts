@@ -1,0 +1,191 @@
+import { JetliteError } from '../../lib/errors.js';
+import type { ReplicateResult } from '../../lib/jobs/replicate.js';
+import { formatTxid } from '../../lib/ltx/header.js';
+import { parseReplicaUrl } from '../../lib/replica/open.js';
+import { type Context, defineCommand, EXIT_DONE, EXIT_FAILED } from '../command.js';
+import type { DatabaseConfig } from '../config.js';
+import { describeFailure } from '../failure.js';
+import { formatBytes, formatMoment } from '../format.js';
+import { configOptions } from '../options.js';
+import { type ConfigArgs, requireConfig, showAddress, withReplica } from '../source.js';
+import { startSubprogram } from '../subprogram.js';
+
+interface ReplicateArgs extends ConfigArgs {
+  readonly db: string | undefined;
+  readonly replica: string | undefined;
+  readonly exec: string | undefined;
+  readonly once: boolean;
+  readonly restoreIfDbNotExists: boolean;
+  readonly stateDir: string | undefined;
+}
+
+/** `jetlite replicate [DB REPLICA]`: keeps replicas up to date until it is stopped. */
+export const replicateCommand = defineCommand({
+  command: 'replicate [db] [replica]',
+  describe: 'Keep replicas up to date until stopped',
+  options: (yargs) =>
+    configOptions(yargs)
+      .positional('db', { type: 'string', describe: 'Path of the database [those of the configuration]' })
+      .positional('replica', { type: 'string', describe: 'URL or folder' })
+      .option('exec', {
+        type: 'string',
+        requiresArg: true,
+        describe: 'Run a program beside; end when it ends',
+      })
+      .option('once', { type: 'boolean', default: false, describe: 'End when the replicas are up to date' })
+      .option('restore-if-db-not-exists', {
+        type: 'boolean',
+        default: false,
+        describe: 'First restore a database that is missing and has a replica',
+      })
+      .option('state-dir', { type: 'string', requiresArg: true, describe: 'Folder for temporary state' }),
+  run: async (args: ReplicateArgs, context) => {
+    const { databases, exec } = await readTasks(args, context);
+    if (args.once && exec !== undefined) {
+      throw new JetliteError('USAGE', '--once and --exec cannot be given together', {
+        hint: 'Leave one out.',
+      });
+    }
+    for (const task of databases) await restoreIfMissing(task, args, context);
+    return exec === undefined
+      ? replicateAll(databases, args, context, context.signal)
+      : replicateBeside(exec, databases, args, context);
+  },
+});
+
+type Task = Omit<DatabaseConfig, 'restoreIfDbNotExists'> & { readonly restoreIfDbNotExists: boolean };
+
+/** What is to be replicated, from the arguments or from the configuration, never from both. */
+async function readTasks(
+  args: ReplicateArgs,
+  context: Context,
+): Promise<{ databases: readonly Task[]; exec: string | undefined }> {
+  const { db, replica } = args;
+  if (db === undefined) {
+    const config = await requireConfig(args, context);
+    if (config.databases.length === 0) {
+      throw new JetliteError('USAGE', `${config.file} names no database to replicate`);
+    }
+    if (args.stateDir !== undefined && config.databases.length > 1) {
+      throw new JetliteError('USAGE', '--state-dir is for one database, the configuration names several');
+    }
+    return { databases: config.databases, exec: args.exec ?? config.exec };
+  }
+  if (replica === undefined) {
+    throw new JetliteError('USAGE', `where should ${db} be replicated to?`, {
+      hint: 'Name a replica behind it (nats://HOST/BUCKET or a folder), or no database to use the configuration.',
+    });
+  }
+  if (args.config !== undefined) {
+    throw new JetliteError('USAGE', 'expected a database with its replica or --config, found both');
+  }
+  const address = parseReplicaUrl(replica);
+  const task = {
+    path: db,
+    replica: { address, nats: {}, syncIntervalMs: undefined },
+    restoreIfDbNotExists: false,
+  };
+  return { databases: [task], exec: args.exec };
+}
+
+async function restoreIfMissing(task: Task, args: ReplicateArgs, context: Context): Promise<void> {
+  if (!args.restoreIfDbNotExists && !task.restoreIfDbNotExists) return;
+  const { restore } = await import('../../lib/jobs/restore.js');
+  await withReplica(task.replica, context, async (replica) => {
+    const result = await restore({
+      replica,
+      output: task.path,
+      ifDbNotExists: true,
+      ifReplicaExists: true,
+      signal: context.signal,
+    });
+    if (result.kind !== 'restored') return;
+    const { txid, timestampMs } = result;
+    context.log.write(
+      'info',
+      `restored ${task.path} to TXID ${formatTxid(txid)} of ${formatMoment(timestampMs)}`,
+    );
+  });
+}
+
+/** One job a database. One that fails is reported and does not stop the others; a single one's failure is the command's. */
+async function replicateAll(
+  tasks: readonly Task[],
+  args: ReplicateArgs,
+  context: Context,
+  signal: AbortSignal,
+): Promise<number> {
+  if (tasks.length === 1) {
+    await replicateOne(tasks[0], args, context, signal);
+    return EXIT_DONE;
+  }
+  let exitCode = EXIT_DONE;
+  const jobs = tasks.map(async (task) => {
+    try {
+      await replicateOne(task, args, context, signal);
+    } catch (error) {
+      exitCode = EXIT_FAILED;
+      const { lines } = describeFailure(error, context.log.shows('debug'));
+      context.log.write('error', lines.join(' '), { database: task.path });
+    }
+  });
+  await Promise.all(jobs);
+  return exitCode;
+}
+
+async function replicateOne(
+  task: Task,
+  args: ReplicateArgs,
+  context: Context,
+  signal: AbortSignal,
+): Promise<void> {
+  const { log } = context;
+  const { syncIntervalMs } = task.replica;
+  const { replicate } = await import('../../lib/jobs/replicate.js');
+  const result = await withReplica(task.replica, context, (replica) =>
+    replicate({
+      database: task.path,
+      replica,
+      once: args.once,
+      signal,
+      ...(args.stateDir !== undefined && { stateDir: args.stateDir }),
+      ...(syncIntervalMs !== undefined && { syncIntervalMs }),
+      onEvent: ({ level, message }) => log.write(level, message, { database: task.path }),
+    }),
+  );
+  log.write('info', summary(task, result), { database: task.path });
+}
+
+function summary(task: Task, { txid, commits, files, bytes }: ReplicateResult): string {
+  const where = showAddress(task.replica.address);
+  return txid === 0n
+    ? `stopped; ${where} is empty`
+    : `${where} is up to date at TXID ${formatTxid(txid)}: ${commits} commits in ${files} files, ${formatBytes(bytes)}`;
+}
+
+/** The program's end ends the replication, after a last synchronisation; its exit code becomes ours. */
+async function replicateBeside(
+  exec: string,
+  tasks: readonly Task[],
+  args: ReplicateArgs,
+  context: Context,
+): Promise<number> {
+  const stop = new AbortController();
+  const program = startSubprogram(exec);
+  const pass = (): void => program.kill('SIGTERM');
+  context.signal.addEventListener('abort', pass);
+  const ended = program.ended.finally(() => stop.abort());
+  try {
+    const [exitCode, replicated] = await Promise.all([
+      ended,
+      replicateAll(tasks, args, context, stop.signal),
+    ]);
+    return exitCode === EXIT_DONE ? replicated : exitCode;
+  } catch (error) {
+    program.kill('SIGTERM');
+    await program.ended.catch(() => {}); // The first failure is the one to report.
+    throw error;
+  } finally {
+    context.signal.removeEventListener('abort', pass);
+  }
+}

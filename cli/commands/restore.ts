@@ -1,0 +1,167 @@
+import { JetliteError } from '../../lib/errors.js';
+import type { RestorePlan } from '../../lib/jobs/plan.js';
+import type { RestoreResult } from '../../lib/jobs/restore.js';
+import { formatTxid, ltxFileName } from '../../lib/ltx/header.js';
+import type { LtxFileInfo } from '../../lib/replica/replica.js';
+import { type Context, defineCommand, EXIT_DONE } from '../command.js';
+import { formatBytes, formatElapsed, formatMoment, formatTable } from '../format.js';
+import { configOptions, jsonOption, readStateArgs, type StateArgs, stateOptions } from '../options.js';
+import { type ConfigArgs, resolveSource, withReplica } from '../source.js';
+
+interface RestoreArgs extends ConfigArgs, StateArgs {
+  readonly source: string;
+  readonly output: string | undefined;
+  readonly ifDbNotExists: boolean;
+  readonly ifReplicaExists: boolean;
+  readonly force: boolean;
+  readonly dryRun: boolean;
+  readonly integrityCheck: 'none' | 'quick' | 'full';
+  readonly json: boolean;
+}
+
+/** `jetlite restore DB|REPLICA`: rebuilds a database. */
+export const restoreCommand = defineCommand({
+  command: 'restore <source>',
+  describe: 'Rebuild a database from its replica',
+  options: (yargs) =>
+    jsonOption(configOptions(stateOptions(yargs)))
+      .positional('source', {
+        type: 'string',
+        demandOption: true,
+        describe: 'Database of the configuration, or URL or folder of a replica',
+      })
+      .option('output', {
+        alias: 'o',
+        type: 'string',
+        requiresArg: true,
+        describe: 'Path of the database to make [the database named]',
+      })
+      .option('if-db-not-exists', {
+        type: 'boolean',
+        default: false,
+        describe: 'Do nothing if the output exists',
+      })
+      .option('if-replica-exists', {
+        type: 'boolean',
+        default: false,
+        describe: 'Do nothing if there is no replica',
+      })
+      .option('force', { type: 'boolean', default: false, describe: 'Replace a database at the output' })
+      .option('dry-run', { type: 'boolean', default: false, describe: 'Print the plan, write nothing' })
+      .option('integrity-check', {
+        choices: ['none', 'quick', 'full'] as const,
+        default: 'none' as const,
+        describe: 'Let SQLite check the result before it appears',
+      }),
+  run: async (args: RestoreArgs, context) => {
+    const state = readStateArgs(args);
+    const source = await resolveSource(args.source, args, context);
+    const output = args.output ?? source.database;
+    if (output === undefined) {
+      throw new JetliteError('USAGE', 'where should the restored database go?', {
+        hint: 'Name a file with -o.',
+      });
+    }
+    return withReplica(source, context, async (replica) => {
+      const { restore } = await import('../../lib/jobs/restore.js');
+      const progress = context.terminal.progress();
+      const result = await restore({
+        replica,
+        output,
+        ...state,
+        force: args.force,
+        ifDbNotExists: args.ifDbNotExists,
+        ifReplicaExists: args.ifReplicaExists,
+        dryRun: args.dryRun,
+        integrityCheck: args.integrityCheck,
+        signal: context.signal,
+        onProgress: ({ phase, bytes, totalBytes }) => progress.update(phase, bytes, totalBytes),
+      }).finally(() => progress.end());
+      show(result, replica.url, args, context);
+      return EXIT_DONE;
+    });
+  },
+});
+
+function show(result: RestoreResult, replica: string, args: RestoreArgs, context: Context): void {
+  const { terminal, log } = context;
+  if (result.kind === 'restored') {
+    for (const path of result.removed)
+      log.write('warn', `removed ${path}, which belonged to the database before`);
+  }
+  if (args.json) terminal.json(asJson(result, replica, args));
+  else terminal.result(asText(result, replica));
+}
+
+function asText(result: RestoreResult, replica: string): string {
+  switch (result.kind) {
+    case 'skipped':
+      return result.reason === 'no-replica'
+        ? `${replica} holds no files; nothing was restored`
+        : `${result.output} exists; nothing was restored`;
+    case 'planned':
+      return planText(result.plan, replica, result.output);
+    case 'restored': {
+      const { pageCount, pageSize, fileCount } = result;
+      const size = `${pageCount} pages (${formatBytes(pageCount * pageSize)})`;
+      const files = fileCount === 1 ? '1 file' : `${fileCount} files`;
+      return (
+        `restored ${result.output} to TXID ${formatTxid(result.txid)} of ${formatMoment(result.timestampMs)}: ` +
+        `${size} from ${files} of ${replica} in ${formatElapsed(result.durationMs)}`
+      );
+    }
+  }
+}
+
+function planText(plan: RestorePlan, replica: string, output: string): string {
+  const rows = plan.files.map((file) => [
+    String(file.level),
+    ltxFileName(file.minTxid, file.maxTxid),
+    String(file.size),
+    formatMoment(file.timestampMs),
+  ]);
+  const head = `${replica} to ${output}: TXID ${formatTxid(plan.txid)}, ${formatBytes(plan.bytes)} to read`;
+  return `${head}\n\n${formatTable(['level', 'file', 'size', 'timestamp'], rows)}`;
+}
+
+/** The keys are Litestream's, where it has them. */
+function asJson(result: RestoreResult, replica: string, args: RestoreArgs): object {
+  switch (result.kind) {
+    case 'skipped':
+      return { db_path: result.output, replica, restored: false, reason: result.reason };
+    case 'planned':
+      return {
+        source: replica,
+        target_path: result.output,
+        max_txid: result.plan.txid,
+        bytes: result.plan.bytes,
+        files: result.plan.files.map(fileAsJson),
+      };
+    case 'restored':
+      return {
+        db_path: result.output,
+        replica,
+        restored: true,
+        txid: result.txid,
+        timestamp: formatMoment(result.timestampMs),
+        page_size: result.pageSize,
+        page_count: result.pageCount,
+        files: result.fileCount,
+        bytes_read: result.bytesRead,
+        removed: result.removed,
+        integrity_check: args.integrityCheck,
+        duration_ms: Math.round(result.durationMs),
+      };
+  }
+}
+
+function fileAsJson(file: LtxFileInfo): object {
+  return {
+    level: file.level,
+    name: ltxFileName(file.minTxid, file.maxTxid),
+    min_txid: file.minTxid,
+    max_txid: file.maxTxid,
+    size: file.size,
+    timestamp: formatMoment(file.timestampMs),
+  };
+}

@@ -1,0 +1,129 @@
+import { JetliteError } from '../../lib/errors.js';
+import type { VerifyResult } from '../../lib/jobs/verify.js';
+import { formatTxid } from '../../lib/ltx/header.js';
+import { defineCommand, EXIT_DAMAGED, EXIT_DONE } from '../command.js';
+import { formatBytes, formatElapsed, formatMoment } from '../format.js';
+import {
+  configOptions,
+  jsonOption,
+  readDuration,
+  readStateArgs,
+  type StateArgs,
+  stateOptions,
+} from '../options.js';
+import { type ConfigArgs, resolveSource, withReplica } from '../source.js';
+
+interface VerifyArgs extends ConfigArgs, StateArgs {
+  readonly source: string;
+  readonly query: readonly string[];
+  readonly expect: readonly string[];
+  readonly against: string | undefined;
+  readonly maxAge: string | undefined;
+  readonly json: boolean;
+}
+
+/** `jetlite verify DB|REPLICA`: proves that a replica restores. Exit code 3 if it does not, or not to what is expected. */
+export const verifyCommand = defineCommand({
+  command: 'verify <source>',
+  describe: 'Prove that a replica restores',
+  options: (yargs) =>
+    jsonOption(configOptions(stateOptions(yargs)))
+      .positional('source', {
+        type: 'string',
+        demandOption: true,
+        describe: 'Database of the configuration, or URL or folder of a replica',
+      })
+      .option('query', {
+        type: 'string',
+        array: true,
+        default: [] as string[],
+        requiresArg: true,
+        describe: 'SQL to run on the restored database; may be repeated',
+      })
+      .option('expect', {
+        type: 'string',
+        array: true,
+        default: [] as string[],
+        requiresArg: true,
+        describe: 'What the query before must answer, as SQLite’s shell prints it',
+      })
+      .option('against', {
+        type: 'string',
+        requiresArg: true,
+        describe: 'A live, quiet database that must have the same pages',
+      })
+      .option('max-age', {
+        type: 'string',
+        requiresArg: true,
+        describe: 'The newest state must not be older (5m, 24h)',
+      }),
+  run: async (args: VerifyArgs, context) => {
+    const state = readStateArgs(args);
+    const maxAgeMs = readDuration('max-age', args.maxAge);
+    const queries = pairQueries(args);
+    const source = await resolveSource(args.source, args, context);
+    return withReplica(source, context, async (replica) => {
+      const { verify } = await import('../../lib/jobs/verify.js');
+      const progress = context.terminal.progress();
+      const result = await verify({
+        replica,
+        ...state,
+        queries,
+        against: args.against,
+        maxAgeMs,
+        signal: context.signal,
+        onProgress: ({ phase, bytes, totalBytes }) => progress.update(phase, bytes, totalBytes),
+      }).finally(() => progress.end());
+      if (args.json) context.terminal.json(asJson(result, replica.url));
+      else context.terminal.result(asText(result, replica.url, args));
+      return result.sound ? EXIT_DONE : EXIT_DAMAGED;
+    });
+  },
+});
+
+function pairQueries({ query, expect }: VerifyArgs): { sql: string; expect: string }[] {
+  if (query.length !== expect.length) {
+    throw new JetliteError(
+      'USAGE',
+      `expected one --expect for each --query, found ${query.length} of --query and ${expect.length} of --expect`,
+    );
+  }
+  return query.map((sql, i) => ({ sql, expect: expect[i] }));
+}
+
+function asText(result: VerifyResult, replica: string, args: VerifyArgs): string {
+  const { state, findings } = result;
+  const lines: string[] = [];
+  if (state !== undefined) {
+    const size = `${state.pageCount} pages (${formatBytes(state.pageCount * state.pageSize)})`;
+    lines.push(`${replica}: TXID ${formatTxid(state.txid)} of ${formatMoment(state.timestampMs)}, ${size}`);
+  }
+  if (findings.length > 0) {
+    const found = findings.map(({ check, message }) => `  ${check}: ${message}`);
+    return [...lines, 'NOT SOUND', ...found].join('\n');
+  }
+  const checks = [`integrity_check by SQLite ${result.sqliteVersion}`];
+  if (args.query.length > 0) checks.push(`${args.query.length} queries`);
+  if (args.against !== undefined) checks.push(`the same pages as ${args.against}`);
+  if (args.maxAge !== undefined) checks.push(`not older than ${args.maxAge}`);
+  return [...lines, `sound: ${checks.join(', ')} (${formatElapsed(result.durationMs)})`].join('\n');
+}
+
+function asJson(result: VerifyResult, replica: string): object {
+  const { state } = result;
+  return {
+    replica,
+    sound: result.sound,
+    findings: result.findings,
+    ...(state && {
+      txid: state.txid,
+      timestamp: formatMoment(state.timestampMs),
+      page_size: state.pageSize,
+      page_count: state.pageCount,
+      files: state.fileCount,
+      bytes_read: state.bytesRead,
+    }),
+    sqlite: result.sqliteVersion,
+    duration_ms: Math.round(result.durationMs),
+  };
+}

@@ -1,0 +1,81 @@
+/** Options that several commands share, and how their text becomes a value. Each parser throws USAGE naming the option. */
+
+import type { Argv } from 'yargs';
+import { JetliteError } from '../lib/errors.js';
+import {
+  DURATION_EXAMPLES,
+  parseDuration,
+  parseTimestamp,
+  parseTypedTxid,
+  TIMESTAMP_EXAMPLES,
+  TXID_EXAMPLES,
+} from './units.js';
+
+export function jsonOption<T>(yargs: Argv<T>) {
+  return yargs.option('json', { type: 'boolean', default: false, describe: 'Print one JSON document' });
+}
+
+export function configOptions<T>(yargs: Argv<T>) {
+  return yargs
+    .option('config', { type: 'string', requiresArg: true, describe: 'Path of the configuration file' })
+    .option('no-expand-env', {
+      type: 'boolean',
+      default: false,
+      describe: 'Leave $VARIABLES in the configuration as they are',
+    });
+}
+
+/** Which state: both restore and verify take these. */
+export function stateOptions<T>(yargs: Argv<T>) {
+  return yargs
+    .option('timestamp', {
+      type: 'string',
+      requiresArg: true,
+      describe: 'The last state at or before this moment (RFC 3339)',
+    })
+    .option('txid', { type: 'string', requiresArg: true, describe: 'Exactly this state (hexadecimal TXID)' })
+    .option('parallelism', { type: 'string', requiresArg: true, describe: 'Files fetched at a time [8]' });
+}
+
+export interface StateArgs {
+  readonly timestamp: string | undefined;
+  readonly txid: string | undefined;
+  readonly parallelism: string | undefined;
+}
+
+export function readStateArgs(args: StateArgs): {
+  txid: bigint | undefined;
+  timestampMs: number | undefined;
+  parallelism: number | undefined;
+} {
+  return {
+    txid: read('txid', args.txid, parseTypedTxid, TXID_EXAMPLES),
+    timestampMs: read('timestamp', args.timestamp, parseTimestamp, TIMESTAMP_EXAMPLES),
+    parallelism: read('parallelism', args.parallelism, parseCount, 'a whole number from 1 to 256'),
+  };
+}
+
+export function readDuration(option: string, text: string | undefined): number | undefined {
+  return read(option, text, (value) => positive(parseDuration(value)), DURATION_EXAMPLES);
+}
+
+function read<T>(
+  option: string,
+  text: string | undefined,
+  parse: (text: string) => T | undefined,
+  examples: string,
+): T | undefined {
+  if (text === undefined) return undefined;
+  const value = parse(text);
+  if (value !== undefined) return value;
+  throw new JetliteError('USAGE', `--${option}: expected ${examples}, found "${text}"`);
+}
+
+function positive(value: number | undefined): number | undefined {
+  return value !== undefined && value > 0 ? value : undefined;
+}
+
+function parseCount(text: string): number | undefined {
+  const count = Number(text);
+  return /^\d+$/.test(text) && count >= 1 && count <= 256 ? count : undefined;
+}

@@ -1,0 +1,112 @@
+/** What a user means by `DB|REPLICA`, and opening it. */
+
+import { stat } from 'node:fs/promises';
+import { resolve } from 'node:path';
+import { JetliteError } from '../lib/errors.js';
+import type { NatsOptions } from '../lib/replica/nats/connect.js';
+import type { ReplicaAddress } from '../lib/replica/open.js';
+import type { Replica } from '../lib/replica/replica.js';
+import type { Context } from './command.js';
+import { type Config, configPlaces, findConfig, findDatabase, loadConfig } from './config.js';
+
+export interface ConfigArgs {
+  readonly config: string | undefined;
+  readonly noExpandEnv: boolean;
+}
+
+/** Where a replica is. */
+export interface Source {
+  readonly address: string | ReplicaAddress;
+  readonly nats: NatsOptions;
+  /** The database it belongs to, where that is known. */
+  readonly database: string | undefined;
+}
+
+/** An address for people: no credentials. */
+export function showAddress(address: ReplicaAddress): string {
+  if (address.kind === 'file') return address.folder;
+  const { servers, bucket, prefix } = address;
+  const scheme = servers?.tls ? 'tls' : 'nats';
+  return `${scheme}://${servers?.hosts.join(',') ?? ''}/${bucket}${prefix === '' ? '' : `/${prefix}`}`;
+}
+
+/** The folder that `backup DB` fills when no replica is named. */
+export function defaultReplica(database: string): string {
+  return `${resolve(database)}-backup`;
+}
+
+/**
+ * A URL or a folder is a replica. Any other path is a database: of the configuration, else one with a backup beside it.
+ * Throws USAGE if it is none of these.
+ */
+export async function resolveSource(text: string, args: ConfigArgs, context: Context): Promise<Source> {
+  const isReplica = /^[a-z][a-z0-9+.-]*:\/\//i.test(text) || (await isFolder(text));
+  if (isReplica) return { address: text, nats: {}, database: undefined };
+  const config = await readConfig(args, context);
+  const configured = config && findDatabase(config, text);
+  if (configured !== undefined) {
+    const { replica, path } = configured;
+    return { address: replica.address, nats: replica.nats, database: path };
+  }
+  if (config !== undefined && args.config !== undefined) {
+    throw new JetliteError('USAGE', `${config.file} names no database ${resolve(text)}`, {
+      hint: 'See the databases it names: jetlite databases.',
+    });
+  }
+  const folder = defaultReplica(text);
+  if (await isFolder(folder)) return { address: folder, nats: {}, database: resolve(text) };
+  throw new JetliteError('USAGE', `${text} is neither a replica nor a database with one`, {
+    hint: `Name a replica (nats://HOST/BUCKET or a folder), or a database that a configuration names; ${placesLooked(config)}.`,
+  });
+}
+
+function placesLooked(config: Config | undefined): string {
+  return config === undefined
+    ? `none was found at ${configPlaces(process.env)}`
+    : `${config.file} does not name it`;
+}
+
+/** The configuration that flags, environment or default places give; undefined if there is none. Its warnings are shown. */
+export async function readConfig(args: ConfigArgs, context: Context): Promise<Config | undefined> {
+  const file = await findConfig(args.config, process.env);
+  if (file === undefined) return undefined;
+  const config = await loadConfig(file, !args.noExpandEnv, process.env);
+  context.useLogging(config.logging);
+  for (const warning of config.warnings) context.log.write('warn', warning);
+  return config;
+}
+
+/** The same where there must be one. */
+export async function requireConfig(args: ConfigArgs, context: Context): Promise<Config> {
+  const config = await readConfig(args, context);
+  if (config !== undefined) return config;
+  throw new JetliteError('USAGE', 'there is no configuration file', {
+    hint: `Looked at ${configPlaces(process.env)}. Name one with --config.`,
+  });
+}
+
+/** Opens a replica for as long as `work` takes. */
+export async function withReplica<T>(
+  source: Pick<Source, 'address' | 'nats'>,
+  context: Context,
+  work: (replica: Replica) => Promise<T>,
+): Promise<T> {
+  const { openReplica } = await import('../lib/replica/open.js');
+  const replica = await openReplica(source.address, {
+    nats: source.nats,
+    onWarning: (message) => context.log.write('warn', message),
+  });
+  try {
+    return await work(replica);
+  } finally {
+    await replica.close();
+  }
+}
+
+async function isFolder(path: string): Promise<boolean> {
+  try {
+    return (await stat(path)).isDirectory();
+  } catch {
+    return false;
+  }
+}
