@@ -22,6 +22,7 @@ import { type QuietState, sourcePageSize, takeImage } from './image.js';
 import { PageSet } from './page-set.js';
 import { PageSums } from './page-sums.js';
 import type { ResumePoint } from './resume-state.js';
+import { beginStreamedImage, type PageRun } from './streamed-image.js';
 
 export interface CaptureEvent {
   readonly type: 'image' | 'gap' | 'mode' | 'wait' | 'state';
@@ -167,6 +168,38 @@ export class Capture {
     return this.#image();
   }
 
+  /**
+   * The whole database, handed on while it is read, without a copy of it: for a replica that holds nothing yet. Once
+   * `runs` has ended without an error the sums describe it, and what was committed meanwhile is gathered. If it throws
+   * ImageSpoilt, nothing has happened, and `poll` takes an image that bears whatever spoilt this one.
+   */
+  async stream(): Promise<{ readonly pageCount: number; readonly runs: AsyncGenerator<PageRun> }> {
+    const frames = this.#newPages();
+    const { files, pageSize, sums } = this;
+    const { signal, onProgress } = this.#options;
+    this.#pending = undefined;
+    this.#pages.clear();
+    const sink = this.#sink();
+    const request = { files, pageSize, frames, sink, sums, signal, onProgress };
+    const image = await beginStreamedImage(request, this.#follower);
+    const finish = (quiet: QuietState | undefined): void => this.#imageTaken(quiet, image.pageCount, 'start');
+    const forget = (): void => {
+      this.#forget('start');
+      sums.clear();
+    };
+    async function* runs(): AsyncGenerator<PageRun> {
+      let done = false;
+      try {
+        finish(yield* image.runs);
+        done = true;
+      } finally {
+        frames.close();
+        if (!done) forget();
+      }
+    }
+    return { pageCount: image.pageCount, runs: runs() };
+  }
+
   /** What was gathered, as a batch; the sums describe the state after it from now on. Undefined if there is nothing. */
   take(): Batch | undefined {
     const pending = this.#pending;
@@ -190,7 +223,7 @@ export class Capture {
       this.recycle(pages);
       return undefined;
     }
-    return { ...pending, pageSize, pages, point: this.#point() };
+    return { ...pending, pageSize, pages, point: this.point() };
   }
 
   /**
@@ -210,7 +243,8 @@ export class Capture {
     this.#imageReason = undefined;
   }
 
-  #point(): ResumePoint {
+  /** Where capture stands. */
+  point(): ResumePoint {
     const { database, wal } = this.files;
     const position = this.#follower.position;
     const followed =
@@ -337,15 +371,19 @@ export class Capture {
       { files, pageSize, set: this.#pages, sums, signal, onProgress },
       this.#follower,
     );
-    this.#imageReason = undefined;
-    this.#quiet = image.quiet;
     this.#quietTriedAt = performance.now();
     this.#quietCost = this.#quietTriedAt - started;
-    files.releaseRetired();
-    this.images++;
     this.#pending = { kind: 'image', pageCount: image.pageCount, commits: 1, timestampMs: Date.now() };
-    this.#emit('image', 'debug', `image of ${image.pageCount} pages taken (${reason})`);
+    this.#imageTaken(image.quiet, image.pageCount, reason);
     return 'current';
+  }
+
+  #imageTaken(quiet: QuietState | undefined, pageCount: number, reason: string): void {
+    this.#imageReason = undefined;
+    this.#quiet = quiet;
+    this.files.releaseRetired();
+    this.images++;
+    this.#emit('image', 'debug', `image of ${pageCount} pages taken (${reason})`);
   }
 
   #sink(): FrameSink {
@@ -368,11 +406,15 @@ export class Capture {
 
   /** What was gathered is worthless; an image will take its place. */
   #gap(reason: string): 'image' {
+    this.#forget(reason);
+    this.#emit('gap', 'info', `commits may have been missed (${reason}): comparing pages`);
+    return 'image';
+  }
+
+  #forget(reason: string): void {
     this.#imageReason = reason;
     this.#pending = undefined;
     this.#pages.clear();
-    this.#emit('gap', 'info', `commits may have been missed (${reason}): comparing pages`);
-    return 'image';
   }
 
   #emit(type: CaptureEvent['type'], level: CaptureEvent['level'], message: string): void {

@@ -39,7 +39,7 @@ import {
   stampsEqual,
 } from './files.js';
 import type { Follower, FrameSink } from './follower.js';
-import { sightJournal, undoRecords } from './hot-journal.js';
+import { type JournalSight, sightJournal, undoRecords } from './hot-journal.js';
 import { databaseIsExclusive } from './locks.js';
 import type { PageSet } from './page-set.js';
 import type { PageSums } from './page-sums.js';
@@ -70,7 +70,7 @@ export interface QuietState {
 }
 
 /** The state moved in a way that spoils the image; trying again may help. */
-class ImageSpoilt extends Error {}
+export class ImageSpoilt extends Error {}
 
 const ATTEMPTS = 12;
 const CHUNK_BYTES = 1024 * 1024;
@@ -118,7 +118,7 @@ export function sourcePageSize(files: SourceFiles): number | undefined {
   return decodeWalHeader(bytes).pageSize;
 }
 
-function readDatabaseHeader(database: OpenFile): DatabaseHeader | undefined {
+export function readDatabaseHeader(database: OpenFile): DatabaseHeader | undefined {
   const bytes = new Uint8Array(DATABASE_HEADER_SIZE);
   const got = readFully(database.fd, bytes, DATABASE_HEADER_SIZE, 0);
   return got === 0 ? undefined : decodeDatabaseHeader(bytes.subarray(0, got));
@@ -147,8 +147,12 @@ async function imageWal(request: ImageRequest, follower: Follower): Promise<Imag
   return { pageCount: pageCount(), quiet: undefined };
 }
 
-/** Follows to the horizon of now. */
-async function catchUp(request: ImageRequest, follower: Follower, sink: FrameSink): Promise<void> {
+/** Follows to the horizon of now. Throws ImageSpoilt if that cannot be done with proof. */
+export async function catchUp(
+  request: Pick<ImageRequest, 'files' | 'signal'>,
+  follower: Follower,
+  sink: FrameSink,
+): Promise<void> {
   const deadline = performance.now() + WAIT_LIMIT_MS;
   for (;;) {
     request.signal?.throwIfAborted();
@@ -194,23 +198,38 @@ async function imageQuiet(request: ImageRequest, follower: Follower): Promise<Im
   if (journalNow.hot?.identity !== journal.hot?.identity) {
     throw new ImageSpoilt('a transaction began or ended while it was being read');
   }
+  if (journal.hot === undefined) assertUnmoved(files, before, header);
+  assertClosed(files, journalNow);
+  follower.restart();
+  return { pageCount, quiet: { stamp: before, journal: journal.hot?.identity } };
+}
+
+/** The file is as it was when `before` and `header` were read. */
+export function assertUnmoved(
+  files: SourceFiles,
+  before: FileStamp,
+  header: DatabaseHeader | undefined,
+): void {
   const counter = readDatabaseHeader(files.database)?.changeCounter;
-  const moved = counter !== header?.changeCounter || !stampsEqual(before, stampOf(files.database));
-  if (moved && journal.hot === undefined) throw new ImageSpoilt('it was written while it was being read');
+  if (counter !== header?.changeCounter || !stampsEqual(before, stampOf(files.database))) {
+    throw new ImageSpoilt('it was written while it was being read');
+  }
+}
+
+/** Nobody has begun to write it in a way that the file's own state does not show. */
+export function assertClosed(files: SourceFiles, journal: JournalSight): void {
   // Without a journal file (journal_mode MEMORY or OFF) a transaction's pages can be in the database before it commits.
-  if (!journalNow.exists && databaseIsExclusive(files.database)) {
+  if (!journal.exists && databaseIsExclusive(files.database)) {
     throw new ImageSpoilt('a transaction without a journal file is under way');
   }
   const change = files.refresh();
   if (change.databaseReplaced || files.wal !== undefined) {
     throw new ImageSpoilt('the database was opened or replaced meanwhile');
   }
-  follower.restart();
-  return { pageCount, quiet: { stamp: before, journal: journal.hot?.identity } };
 }
 
 /** The database's times once they are old enough to show any later change. */
-async function settledStamp(request: ImageRequest): Promise<FileStamp> {
+export async function settledStamp(request: Pick<ImageRequest, 'files' | 'signal'>): Promise<FileStamp> {
   for (let waits = 0; waits < 20; waits++) {
     const stamp = stampOf(request.files.database);
     if (isSettled(stamp)) return stamp;
@@ -238,7 +257,7 @@ function readPages(request: ImageRequest, first: number, pageCount: number): num
 }
 
 /** Size in pages where no frame tells it. */
-function databaseSize(database: OpenFile, indexPageCount: number): number {
+export function databaseSize(database: OpenFile, indexPageCount: number): number {
   if (indexPageCount > 0) return indexPageCount;
   const header = readDatabaseHeader(database);
   return header === undefined ? 0 : databasePageCount(header, Number(stampOf(database).size));

@@ -77,6 +77,18 @@ export class PageSet {
     arena.set(bytes.subarray(offset, offset + this.pageSize), this.#slotOffset(slot));
   }
 
+  /** Copies page `pgno`, which must be in the set, to `into` at `offset`. */
+  read(pgno: number, into: Uint8Array, offset: number): void {
+    const slot = this.#slots.get(pgno);
+    if (slot === undefined) {
+      readFully(this.#spillFd!, into, this.pageSize, (pgno - 1) * this.pageSize, offset);
+      return;
+    }
+    const at = this.#slotOffset(slot);
+    const arena = this.#arenas[Math.floor(slot / this.#pagesPerArena)];
+    into.set(arena.subarray(at, at + this.pageSize), offset);
+  }
+
   /** Forgets one page. */
   delete(pgno: number): void {
     const slot = this.#slots.get(pgno);

@@ -6,7 +6,7 @@ import { performance } from 'node:perf_hooks';
 import { Capture, type CaptureEvent } from '../capture/capture.js';
 import { ResumeState, type SumsOrigin } from '../capture/resume-state.js';
 import type { Replica } from '../replica/replica.js';
-import { putBatch } from './put-batch.js';
+import { putBatch, putStreamed } from './put-batch.js';
 import { goOnWith } from './replica-state.js';
 import { replicaStateFolder, stateFolder } from './state-folder.js';
 
@@ -69,6 +69,21 @@ export async function backup(options: BackupOptions): Promise<BackupResult> {
     let pagesWritten = 0;
     let bytesWritten = 0;
     let timestampMs = before.timestampMs;
+    if (txid === 0n) {
+      timestampMs = Date.now();
+      let checksum = 0n;
+      const onChecksum = (fileChecksum: bigint): void => {
+        checksum = fileChecksum;
+      };
+      const streamed = await putStreamed(replica, capture, { timestampMs, onChecksum, signal });
+      if (streamed !== undefined) {
+        txid = 1n;
+        pagesWritten = streamed.pageCount;
+        bytesWritten = streamed.file.size;
+        origin = { txid, fileChecksum: checksum };
+        if (!capture.hasPending) state.writePoint({ ...origin, point: capture.point() });
+      }
+    }
     for (let polled = 'more'; polled !== 'current'; ) {
       polled = await capture.poll();
       if (polled === 'wait') await capture.wait(10, signal);

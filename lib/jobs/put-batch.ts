@@ -5,10 +5,12 @@
  * a snapshot of its own instead of trusting a place in a WAL that it has not seen.
  */
 
-import type { Batch } from '../capture/capture.js';
+import type { Batch, Capture } from '../capture/capture.js';
+import { ImageSpoilt } from '../capture/image.js';
 import { LtxEncoder } from '../ltx/encoder.js';
 import { LTX_FLAG_NO_CHECKSUM, type LtxHeader } from '../ltx/header.js';
 import type { ByteSource, LtxFileInfo, Replica } from '../replica/replica.js';
+import { lockPage } from '../sqlite/database.js';
 
 const WAL_OFFSET = 32;
 /** Batches up to this size are encoded before they are put, so that their checksum is known by then. */
@@ -47,16 +49,69 @@ export async function putBatch(
   return file;
 }
 
+/**
+ * Writes the whole database as TXID 1, while it is being read and without a copy of it.
+ * @returns undefined, and nothing was put, if a checkpoint or a writer spoilt the image: take one by polling then
+ */
+export async function putStreamed(
+  replica: Replica,
+  capture: Capture,
+  options: PutOptions,
+): Promise<{ readonly file: LtxFileInfo; readonly pageCount: number } | undefined> {
+  const { timestampMs, onChecksum, signal } = options;
+  let pageCount = 0;
+  let last: Uint8Array = new Uint8Array();
+  let spoilt = false;
+  const source: ByteSource = async function* () {
+    try {
+      const image = await capture.stream();
+      pageCount = image.pageCount;
+      const encoder = new LtxEncoder(headerOf(1n, capture.pageSize, pageCount, timestampMs));
+      const lock = lockPage(capture.pageSize);
+      for await (const { first, count, bytes } of image.runs) {
+        for (let i = 0; i < count; i++) {
+          if (first + i === lock) continue;
+          encoder.writePage(first + i, bytes.subarray(i * capture.pageSize, (i + 1) * capture.pageSize));
+        }
+        for (let block = encoder.take(); block !== undefined; block = encoder.take()) yield block;
+      }
+      last = encoder.finish();
+    } catch (error) {
+      spoilt = error instanceof ImageSpoilt;
+      throw error;
+    }
+    yield last;
+  };
+  try {
+    const target = { level: 0, minTxid: 1n, maxTxid: 1n, timestampMs };
+    const file = await replica.write(target, source, signal);
+    onChecksum?.(trailerChecksum(last));
+    return { file, pageCount };
+  } catch (error) {
+    if (spoilt) return undefined;
+    throw error;
+  }
+}
+
 /** The file checksum: the last 8 bytes of an LTX file. */
 export function trailerChecksum(end: Uint8Array): bigint {
   return new DataView(end.buffer, end.byteOffset + end.length - 8, 8).getBigUint64(0);
 }
 
 function* encodeBatch(batch: Batch, txid: bigint, timestampMs: number): Generator<Uint8Array> {
-  const header: LtxHeader = {
+  const encoder = new LtxEncoder(headerOf(txid, batch.pageSize, batch.pageCount, timestampMs));
+  for (const { pgno, page } of batch.pages.pages()) {
+    encoder.writePage(pgno, page);
+    for (let block = encoder.take(); block !== undefined; block = encoder.take()) yield block;
+  }
+  yield encoder.finish();
+}
+
+function headerOf(txid: bigint, pageSize: number, commit: number, timestampMs: number): LtxHeader {
+  return {
     flags: LTX_FLAG_NO_CHECKSUM,
-    pageSize: batch.pageSize,
-    commit: batch.pageCount,
+    pageSize,
+    commit,
     minTxid: txid,
     maxTxid: txid,
     timestampMs,
@@ -67,10 +122,4 @@ function* encodeBatch(batch: Batch, txid: bigint, timestampMs: number): Generato
     walSalt2: 0,
     nodeId: 0n,
   };
-  const encoder = new LtxEncoder(header);
-  for (const { pgno, page } of batch.pages.pages()) {
-    encoder.writePage(pgno, page);
-    for (let block = encoder.take(); block !== undefined; block = encoder.take()) yield block;
-  }
-  yield encoder.finish();
 }

@@ -17,7 +17,7 @@ import { ResumeState } from '../capture/resume-state.js';
 import { type ErrorCode, JetliteError } from '../errors.js';
 import { formatTxid } from '../ltx/header.js';
 import type { LtxFileInfo, Replica } from '../replica/replica.js';
-import { putBatch } from './put-batch.js';
+import { putBatch, putStreamed } from './put-batch.js';
 import { goOnWith } from './replica-state.js';
 import { replicaStateFolder, stateFolder } from './state-folder.js';
 
@@ -153,6 +153,7 @@ class Session {
     this.#txid = state.txid;
     this.#sealedTxid = state.txid;
     this.#lastTimestampMs = state.timestampMs;
+    if (state.txid === 0n && !(await this.#putFirst())) return this.#result();
     for (let first = true; ; first = false) {
       // Read before the poll, so that what was committed before the signal is still taken.
       const stopping = signal?.aborted === true;
@@ -166,8 +167,37 @@ class Session {
     while (this.#putting !== undefined) await this.#putting;
     if (this.#failure !== undefined) throw this.#failure;
     await this.#saveSums();
+    return this.#result();
+  }
+
+  #result(): ReplicateResult {
     const { images, restarts } = this.#capture;
     return { txid: this.#txid, ...this.#counts, images, restarts };
+  }
+
+  /** TXID 1 without a copy of the database, if nothing spoils it. False if told to stop meanwhile. */
+  async #putFirst(): Promise<boolean> {
+    const { replica, signal } = this.#options;
+    const timestampMs = Date.now();
+    let fileChecksum = 0n;
+    const onChecksum = (checksum: bigint): void => {
+      fileChecksum = checksum;
+    };
+    try {
+      const put = await this.#withRetries(() =>
+        putStreamed(replica, this.#capture, { timestampMs, onChecksum, signal }),
+      );
+      if (put === undefined) return true;
+      this.#sealedTxid = 1n;
+      if (!this.#capture.hasPending) {
+        this.#state.writePoint({ txid: 1n, fileChecksum, point: this.#capture.point() });
+      }
+      this.#durable(1n, timestampMs, fileChecksum, put.file, 1, put.pageCount);
+      return true;
+    } catch (error) {
+      if (signal?.aborted) return false;
+      throw error;
+    }
   }
 
   async #poll(): Promise<'current' | 'more' | 'wait'> {
@@ -231,20 +261,31 @@ class Session {
     const file = await this.#withRetries(() =>
       putBatch(this.#options.replica, batch, txid, { timestampMs, onChecksum }),
     );
-    this.#fileChecksum = fileChecksum;
-    this.#txid = txid;
-    this.#lastTimestampMs = timestampMs;
-    this.#counts.files++;
-    this.#counts.bytes += file.size;
-    this.#counts.commits += batch.commits;
     const pages = batch.pages.size;
     this.#capture.recycle(batch.pages);
+    this.#durable(txid, timestampMs, fileChecksum, file, batch.commits, pages);
+  }
+
+  #durable(
+    txid: bigint,
+    timestampMs: number,
+    fileChecksum: bigint,
+    file: LtxFileInfo,
+    commits: number,
+    pages: number,
+  ): void {
+    this.#txid = txid;
+    this.#lastTimestampMs = timestampMs;
+    this.#fileChecksum = fileChecksum;
+    this.#counts.files++;
+    this.#counts.bytes += file.size;
+    this.#counts.commits += commits;
     this.#emit({
       type: 'put',
       level: 'debug',
-      message: `TXID ${formatTxid(txid)} is durable: ${batch.commits} commits, ${pages} pages, ${file.size} bytes`,
+      message: `TXID ${formatTxid(txid)} is durable: ${commits} commits, ${pages} pages, ${file.size} bytes`,
       file,
-      commits: batch.commits,
+      commits,
       pages,
     });
   }
