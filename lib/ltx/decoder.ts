@@ -14,21 +14,23 @@
 import { FormatError } from '../errors.js';
 import { Crc64 } from './crc64.js';
 import {
-  LTX_BLOCK_HEADER_SIZE,
-  LTX_PAGE_FLAG_BLOCK,
-  LTX_PAGE_HEADER_SIZE,
-  LTX_TRAILER_SIZE,
-} from './encoder.js';
-import {
   decodeLtxHeader,
   formatTxid,
   LTX_CHECKSUM_FLAG,
   LTX_FLAG_NO_CHECKSUM,
   LTX_HEADER_SIZE,
+  LTX_TRAILER_SIZE,
   type LtxHeader,
 } from './header.js';
-import { Lz4Decompressor, lz4Bound } from './lz4.js';
+import { lz4Bound } from './lz4.js';
 import { Lz4FrameReader } from './lz4-frame.js';
+import {
+  blockSizeFault,
+  decodeBlock,
+  LTX_BLOCK_HEADER_SIZE,
+  LTX_PAGE_FLAG_BLOCK,
+  LTX_PAGE_HEADER_SIZE,
+} from './page.js';
 import { PageIndexBuilder, pageOfIndexByte } from './page-index.js';
 import { PageOrder } from './page-order.js';
 
@@ -55,6 +57,7 @@ export interface LtxSummary {
 export class LtxDecoder {
   readonly #name: string;
   readonly #checksum = new Crc64();
+  readonly #remainder = new Crc64(0);
   readonly #index = new PageIndexBuilder();
   /** What the next bytes are, as a message says it. */
   #expected = 'the header';
@@ -75,7 +78,7 @@ export class LtxDecoder {
 
   #header: LtxHeader | undefined;
   #order!: PageOrder;
-  #decompressor!: Lz4Decompressor;
+  #page: Uint8Array = new Uint8Array(0);
   #frame!: Lz4FrameReader;
   #pgno = 0;
   #pageOffset = 0;
@@ -104,7 +107,12 @@ export class LtxDecoder {
 
   /** The page that next() returned. The same array every time: copy to keep. */
   get page(): Uint8Array {
-    return this.#decompressor.output;
+    return this.#page;
+  }
+
+  /** The CRC-64 remainder of the page that next() returned, valid until the following next(). */
+  get remainder(): Crc64 {
+    return this.#remainder;
   }
 
   /**
@@ -188,8 +196,8 @@ export class LtxDecoder {
     this.#checksum.update(bytes);
     this.#header = header;
     this.#order = new PageOrder(header, this.#name);
-    this.#decompressor = new Lz4Decompressor(header.pageSize);
-    this.#frame = new Lz4FrameReader(this.#decompressor);
+    this.#page = new Uint8Array(header.pageSize);
+    this.#frame = new Lz4FrameReader(this.#page);
     this.#carry = new Uint8Array(Math.max(INDEX_PIECE, LTX_BLOCK_HEADER_SIZE + lz4Bound(header.pageSize)));
     this.#expectPage();
     return 'header';
@@ -225,19 +233,16 @@ export class LtxDecoder {
   #readBlockSize(): undefined {
     this.#checksum.update(this.#bytes, this.#at, 4);
     const size = this.#u32(0);
-    const limit = lz4Bound(this.#header!.pageSize);
-    if (size === 0 || size > limit)
-      this.#refuse(`expected an LZ4 block of 1 to ${limit} bytes, found ${size}`);
+    const fault = blockSizeFault(size, this.#page.length);
+    if (fault !== undefined) this.#refuse(fault);
     this.#goOn(this.#readBlock, size, 'the LZ4 block of a page');
   }
 
   #readBlock(): LtxEvent {
     this.#blockFrom = this.#at;
     this.#blockTo = this.#at + this.#need;
-    const end = this.#decompressor.decompress(this.#bytes, this.#blockFrom, this.#blockTo);
-    if (end < 0) this.#refuse(`malformed LZ4 at byte ${~end - this.#blockFrom} of its block`);
-    const pageSize = this.#header!.pageSize;
-    if (end !== pageSize) this.#refuse(`expected ${pageSize} bytes in the LZ4 block, found ${end}`);
+    const fault = decodeBlock(this.#bytes, this.#blockFrom, this.#blockTo, this.#page);
+    if (fault !== undefined) this.#refuse(fault);
     return this.#endPage();
   }
 
@@ -254,7 +259,9 @@ export class LtxDecoder {
   }
 
   #endPage(): LtxEvent {
-    this.#checksum.update(this.#decompressor.output);
+    this.#remainder.reset();
+    this.#remainder.update(this.#page);
+    this.#checksum.append(this.#remainder, this.#page.length);
     this.#index.add(this.#pgno, this.#pageOffset, this.#offset + this.#need - this.#pageOffset);
     this.#pageCount++;
     this.#expectPage();

@@ -1,9 +1,8 @@
 /**
  * Writes an LTX file: header, pages as LZ4 blocks, page index, trailer.
  *
- * A page is its number u32, flags u16 with bit 0 set, the size of its LZ4 block u32, and the block; a page header of zeros
- * ends the pages. The file checksum in the trailer covers everything before it, with the pages as they were *before*
- * compression, and has its top bit set.
+ * The trailer is the post-apply checksum of the database (0: not kept), and the file checksum. That covers everything
+ * before it, with the pages as they were *before* compression, and has its top bit set.
  *
  * Memory: one output block, the blocks not yet taken, and the page index.
  */
@@ -14,19 +13,14 @@ import {
   encodeLtxHeader,
   LTX_CHECKSUM_FLAG,
   LTX_FLAG_NO_CHECKSUM,
+  LTX_TRAILER_SIZE,
   type LtxHeader,
   ltxFileName,
 } from './header.js';
-import { Lz4Compressor, lz4Bound } from './lz4.js';
+import { lz4Bound, lz4Compress } from './lz4.js';
+import { LTX_BLOCK_HEADER_SIZE, LTX_PAGE_FLAG_BLOCK, LTX_PAGE_HEADER_SIZE } from './page.js';
 import { PageIndexBuilder } from './page-index.js';
 import { PageOrder } from './page-order.js';
-
-export const LTX_PAGE_HEADER_SIZE = 6;
-/** A page header with the size of an LZ4 block behind it. */
-export const LTX_BLOCK_HEADER_SIZE = 10;
-export const LTX_TRAILER_SIZE = 16;
-/** Page flag: a u32 size follows the page header, and the page is one LZ4 block. */
-export const LTX_PAGE_FLAG_BLOCK = 1;
 
 const OUTPUT_BLOCK_SIZE = 256 * 1024;
 
@@ -34,9 +28,9 @@ export class LtxEncoder {
   readonly #header: LtxHeader;
   readonly #name: string;
   readonly #order: PageOrder;
-  readonly #compressor: Lz4Compressor;
   readonly #index = new PageIndexBuilder();
   readonly #checksum = new Crc64();
+  readonly #remainder = new Crc64(0);
   readonly #full: Uint8Array[] = [];
   #block: Uint8Array;
   #view: DataView;
@@ -59,7 +53,6 @@ export class LtxEncoder {
     }
     this.#header = header;
     this.#order = new PageOrder(header, this.#name);
-    this.#compressor = new Lz4Compressor(header.pageSize);
     this.#block = new Uint8Array(OUTPUT_BLOCK_SIZE);
     this.#view = new DataView(this.#block.buffer);
     this.#block.set(bytes);
@@ -82,23 +75,31 @@ export class LtxEncoder {
    * if the page may not stand here: out of order, beyond the commit, the lock page, of another size, or a snapshot with a hole.
    */
   writePage(pgno: number, page: Uint8Array): void {
-    this.#beginPage(pgno, page);
-    const input = this.#compressor.input;
-    input.set(page);
+    this.#assertOpen();
+    if (page.length !== this.#header.pageSize) {
+      throw new FormatError(
+        `${this.#name}, page ${pgno}`,
+        `expected ${this.#header.pageSize} bytes, found ${page.length}`,
+      );
+    }
+    this.#order.take(pgno);
     this.#reserve(LTX_BLOCK_HEADER_SIZE + lz4Bound(page.length));
-    const size = this.#compressor.compress(page.length, this.#block, this.#at + LTX_BLOCK_HEADER_SIZE);
-    this.#endPage(pgno, size, input);
+    const size = lz4Compress(page, this.#block, this.#at + LTX_BLOCK_HEADER_SIZE);
+    this.#remainder.reset();
+    this.#remainder.update(page);
+    this.#endPage(pgno, size, this.#remainder);
   }
 
   /**
-   * Like writePage, for a page whose LZ4 block is at hand: `block[from..to)`, which must decompress to `page`, goes into the file
-   * unchanged.
+   * Like writePage, for a page that is compressed already: its LZ4 block `block[from..to)` goes into the file as it is.
+   * `remainder` is the CRC-64 remainder of the page before compression; both must be right.
    */
-  writeCompressedPage(pgno: number, page: Uint8Array, block: Uint8Array, from: number, to: number): void {
-    this.#beginPage(pgno, page);
+  writeCompressedPage(pgno: number, remainder: Crc64, block: Uint8Array, from: number, to: number): void {
+    this.#assertOpen();
+    this.#order.take(pgno);
     this.#reserve(LTX_BLOCK_HEADER_SIZE + to - from);
     this.#block.set(block.subarray(from, to), this.#at + LTX_BLOCK_HEADER_SIZE);
-    this.#endPage(pgno, to - from, page);
+    this.#endPage(pgno, to - from, remainder);
   }
 
   /** The next filled block of the file, the caller's to keep; undefined if none is full. */
@@ -134,25 +135,14 @@ export class LtxEncoder {
     return all;
   }
 
-  #beginPage(pgno: number, page: Uint8Array): void {
-    this.#assertOpen();
-    if (page.length !== this.#header.pageSize) {
-      throw new FormatError(
-        `${this.#name}, page ${pgno}`,
-        `expected ${this.#header.pageSize} bytes, found ${page.length}`,
-      );
-    }
-    this.#order.take(pgno);
-  }
-
   /** Writes the page header before the `size` bytes of LZ4 that stand behind it in the block already. */
-  #endPage(pgno: number, size: number, page: Uint8Array): void {
+  #endPage(pgno: number, size: number, remainder: Crc64): void {
     const at = this.#at;
     this.#view.setUint32(at, pgno);
     this.#view.setUint16(at + 4, LTX_PAGE_FLAG_BLOCK);
     this.#view.setUint32(at + 6, size);
     this.#checksum.update(this.#block, at, LTX_BLOCK_HEADER_SIZE);
-    this.#checksum.update(page);
+    this.#checksum.append(remainder, this.#header.pageSize);
     this.#index.add(pgno, this.#before + at, LTX_BLOCK_HEADER_SIZE + size);
     this.#at = at + LTX_BLOCK_HEADER_SIZE + size;
     this.#pageCount++;

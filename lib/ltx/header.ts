@@ -10,6 +10,7 @@ import { FormatError } from '../errors.js';
 import { isPageSize } from '../sqlite/database.js';
 
 export const LTX_HEADER_SIZE = 100;
+export const LTX_TRAILER_SIZE = 16;
 
 /** Flag: the file carries no checksums of the database; both checksum fields are then 0. */
 export const LTX_FLAG_NO_CHECKSUM = 2;

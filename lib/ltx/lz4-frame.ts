@@ -9,7 +9,7 @@
  * The reader asks for its input piece by piece: give feed() exactly `need` bytes until it returns true.
  */
 
-import { type Lz4Decompressor, lz4Bound } from './lz4.js';
+import { lz4Bound, lz4Decompress } from './lz4.js';
 import { xxHash32 } from './xxhash32.js';
 
 const MAGIC = 0x184d2204;
@@ -27,7 +27,7 @@ const SHORT_DESCRIPTOR_SIZE = 7;
 type Part = 'magic' | 'descriptor' | 'block size' | 'block' | 'content checksum';
 
 export class Lz4FrameReader {
-  readonly #decompressor: Lz4Decompressor;
+  readonly #page: Uint8Array;
   #part: Part = 'magic';
   #need = SHORT_DESCRIPTOR_SIZE;
   #flags = 0;
@@ -36,9 +36,9 @@ export class Lz4FrameReader {
   #compressed = false;
   #at = 0;
 
-  /** The content goes into the decompressor's output and must fill it exactly. */
-  constructor(decompressor: Lz4Decompressor) {
-    this.#decompressor = decompressor;
+  /** The content goes to `page` and must fill it exactly. */
+  constructor(page: Uint8Array) {
+    this.#page = page;
   }
 
   /** Bytes that feed() wants next; bounded by the LZ4 bound of the page. */
@@ -69,7 +69,7 @@ export class Lz4FrameReader {
         return this.#block(bytes, from);
       case 'content checksum': {
         const found = u32(bytes, from);
-        const actual = xxHash32(this.#decompressor.output);
+        const actual = xxHash32(this.#page);
         return found === actual || `expected content with xxHash32 ${found}, found ${actual}`;
       }
     }
@@ -102,7 +102,7 @@ export class Lz4FrameReader {
   #descriptor(bytes: Uint8Array, from: number): boolean | string {
     this.#sized.set(bytes.subarray(from, from + 8), 3);
     const size = u32(this.#sized, 2);
-    const pageSize = this.#decompressor.output.length;
+    const pageSize = this.#page.length;
     if (size !== pageSize || u32(this.#sized, 6) !== 0)
       return `expected ${pageSize} bytes in the LZ4 frame, found ${size}`;
     return this.#endDescriptor(this.#sized, 0, 10);
@@ -119,7 +119,7 @@ export class Lz4FrameReader {
 
   #blockHeader(bytes: Uint8Array, from: number): boolean | string {
     const word = u32(bytes, from);
-    const pageSize = this.#decompressor.output.length;
+    const pageSize = this.#page.length;
     if (word === 0) {
       if (this.#at !== pageSize) return `expected ${pageSize} bytes in the LZ4 frame, found ${this.#at}`;
       if ((this.#flags & FLAG_CONTENT_CHECKSUM) === 0) return true;
@@ -146,11 +146,11 @@ export class Lz4FrameReader {
     const before = this.#at;
     if (this.#compressed) {
       const window = (this.#flags & FLAG_INDEPENDENT) !== 0 ? before : 0;
-      const end = this.#decompressor.decompress(bytes, from, to, before, window);
-      if (end < 0) return `malformed LZ4 at byte ${~end - from} of its block`;
+      const end = lz4Decompress(bytes, from, to, this.#page, before, window);
+      if (end < 0) return `malformed LZ4 at byte ${~end} of its block`;
       this.#at = end;
     } else {
-      this.#decompressor.output.set(bytes.subarray(from, to), before);
+      this.#page.set(bytes.subarray(from, to), before);
       this.#at = before + this.#blockSize;
     }
     // Otherwise blocks that hold nothing could go on for ever.
