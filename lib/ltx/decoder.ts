@@ -82,6 +82,7 @@ export class LtxDecoder {
   #frame!: Lz4FrameReader;
   #pgno = 0;
   #pageOffset = 0;
+  #pageBegun = false;
   #pageCount = 0;
   #blockTo = 0;
   #blockFrom = 0;
@@ -144,13 +145,10 @@ export class LtxDecoder {
   end(): LtxSummary {
     if (!this.#ended) {
       const size = this.#offset + this.#carried;
-      throw new FormatError(
-        this.#name,
-        `expected ${this.#expected}, found the end of the file at byte ${size}`,
-        {
-          hint: 'The file is truncated.',
-        },
-      );
+      const where = this.#pageBegun ? `${this.#name}, page ${this.#pgno}` : this.#name;
+      throw new FormatError(where, `expected ${this.#expected}, found the end of the file at byte ${size}`, {
+        hint: 'The file is truncated.',
+      });
     }
     this.#expectNothing();
     return {
@@ -220,11 +218,12 @@ export class LtxDecoder {
     this.#order.take(pgno);
     this.#pgno = pgno;
     this.#pageOffset = this.#offset;
+    this.#pageBegun = true;
     if (flags === LTX_PAGE_FLAG_BLOCK) {
-      this.#goOn(this.#readBlockSize, 4, 'the size of a page');
+      this.#goOn(this.#readBlockSize, 4, 'the size of its LZ4 block');
     } else if (flags === 0) {
       this.#frame.start();
-      this.#goOn(this.#readFrame, this.#frame.need, 'the LZ4 frame of a page');
+      this.#goOn(this.#readFrame, this.#frame.need, 'its LZ4 frame');
     } else {
       this.#refuse(`expected page flags 0 or ${LTX_PAGE_FLAG_BLOCK}, found ${flags}`);
     }
@@ -235,7 +234,7 @@ export class LtxDecoder {
     const size = this.#u32(0);
     const fault = blockSizeFault(size, this.#page.length);
     if (fault !== undefined) this.#refuse(fault);
-    this.#goOn(this.#readBlock, size, 'the LZ4 block of a page');
+    this.#goOn(this.#readBlock, size, 'its LZ4 block');
   }
 
   #readBlock(): LtxEvent {
@@ -264,6 +263,7 @@ export class LtxDecoder {
     this.#checksum.append(this.#remainder, this.#page.length);
     this.#index.add(this.#pgno, this.#pageOffset, this.#offset + this.#need - this.#pageOffset);
     this.#pageCount++;
+    this.#pageBegun = false;
     this.#expectPage();
     return 'page';
   }

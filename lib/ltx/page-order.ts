@@ -24,7 +24,8 @@ export class PageOrder {
 
   /** Takes the next page's number. Throws FormatError if the page may not stand here. */
   take(pgno: number): void {
-    if (pgno <= this.#last || pgno > this.#commit || pgno === this.#lockPage) this.#refuse(pgno);
+    if (pgno !== pgno >>> 0 || pgno <= this.#last || pgno > this.#commit) this.#refuse(pgno);
+    if (pgno === this.#lockPage) this.#refuse(pgno);
     if (this.#snapshot && pgno !== this.#after(this.#last)) this.#refuse(pgno);
     this.#last = pgno;
   }
