@@ -22,6 +22,8 @@ import { LTX_BLOCK_HEADER_SIZE, LTX_PAGE_FLAG_BLOCK, LTX_PAGE_HEADER_SIZE } from
 import { PageIndexBuilder } from './page-index.js';
 import { PageOrder } from './page-order.js';
 
+export { LTX_TRAILER_SIZE };
+
 const OUTPUT_BLOCK_SIZE = 256 * 1024;
 
 export class LtxEncoder {

@@ -7,7 +7,9 @@
  *    hand and one page; of the output, one block and its page index.
  * 3. Compressed pages are copied as they are. Each page is decompressed nevertheless: the checksums of input and output are
  *    over the decompressed bytes.
- * 4. The last block of the output is yielded only after every input has been verified to its end.
+ * 4. Where the database shrank and grew again, the file that made it grow must have written the pages it grew by; one that it did
+ *    not write (SQLite leaves out free pages) keeps its version from before, as in Litestream.
+ * 5. The last block of the output is yielded only after every input has been verified to its end.
  */
 
 import { FormatError } from '../errors.js';
