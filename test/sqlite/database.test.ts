@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { FormatError } from '../../lib/errors.js';
 import { databasePageCount, decodeDatabaseHeader, isPageSize, lockPage } from '../../lib/sqlite/database.js';
-import { expected, fixture, random } from './files.js';
+import { randomSource } from '../support/random.js';
+import { expected, fixture } from './files.js';
 
 test('headers of every kind of database say what SQLite says', () => {
   for (const name of ['page-512.db', 'page-4096.db', 'page-65536.db', 'reserved-32.db']) {
@@ -61,11 +62,11 @@ test('what SQLite refuses to open is refused, with the place and what was found'
   assert.throws(() => decodeDatabaseHeader(sound.subarray(0, 99)), /expected 100 bytes, found 99/);
 });
 
-test('random bytes end in a header or a FormatError', () => {
-  const next = random(1);
+test('random bytes end in a header or a FormatError', (t) => {
+  const random = randomSource(t);
   for (let round = 0; round < 2000; round++) {
-    const bytes = fixtureHead.slice(0, next(140));
-    for (let i = next(6); i > 0; i--) bytes[next(bytes.length + 1)] = next(256);
+    const bytes = fixtureHead.slice(0, random.below(140));
+    for (let i = random.below(6); i > 0; i--) bytes[random.below(bytes.length + 1)] = random.below(256);
     try {
       assert.ok(isPageSize(decodeDatabaseHeader(bytes).pageSize));
     } catch (error) {

@@ -112,12 +112,3 @@ export function undoJournal(database: Uint8Array, journal: Uint8Array): Undone {
   }
   return { ...undone, database: result, end: scanner.end };
 }
-
-/** Numbers that look random and are the same in every run. */
-export function random(seed: number): (below: number) => number {
-  let state = seed | 0;
-  return (below) => {
-    state = (Math.imul(state, 1664525) + 1013904223) | 0;
-    return Math.floor(((state >>> 8) / 0x1000000) * below);
-  };
-}

@@ -7,7 +7,8 @@ import {
   JournalScanner,
   SUPER_JOURNAL_TAIL_SIZE,
 } from '../../lib/sqlite/journal.js';
-import { expected, fixture, random, sha256, undoJournal } from './files.js';
+import { randomSource } from '../support/random.js';
+import { expected, fixture, sha256, undoJournal } from './files.js';
 
 test('rolling a hot journal back makes what SQLite made, at several sector and page sizes', () => {
   for (const name of [
@@ -154,17 +155,21 @@ test('sizes that SQLite does not believe make a header invalid; an old one witho
   assert.equal(sha256(undoJournal(fixture('hot.db'), journal).database), expected['hot.db'].sha256);
 });
 
-test('whatever the bytes, a scan ends, asks for no byte outside of the file and throws nothing', () => {
-  const next = random(4);
+test('whatever the bytes, a scan ends, asks for no byte outside of the file and throws nothing', (t) => {
+  const random = randomSource(t);
   const journals = ['hot.db', 'hot-nosync.db', 'hot-sectors.db', 'super-there.db'].map((n) =>
     fixture(`${n}-journal`),
   );
   for (let round = 0; round < 600; round++) {
-    const original = journals[next(journals.length)];
-    const journal = original.slice(0, next(2) === 0 ? original.length : next(original.length));
-    for (let i = next(5); i > 0 && journal.length > 0; i--)
-      journal[next(Math.min(64, journal.length))] = next(256);
-    if (next(3) === 0) journal.set([0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7].slice(0, journal.length));
+    const original = journals[random.below(journals.length)];
+    const journal = original.slice(
+      0,
+      random.below(2) === 0 ? original.length : random.below(original.length),
+    );
+    for (let i = random.below(5); i > 0 && journal.length > 0; i--)
+      journal[random.below(Math.min(64, journal.length))] = random.below(256);
+    if (random.below(3) === 0)
+      journal.set([0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7].slice(0, journal.length));
     const scanner = new JournalScanner(journal.length, 1024);
     let pieces = 0;
     while (scanner.need > 0) {

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { WalChecksum } from '../../lib/sqlite/wal.js';
 import { decodeWalIndex, WAL_INDEX_HEADER_SIZE } from '../../lib/sqlite/wal-index.js';
-import { expected, fixture, random } from './files.js';
+import { randomSource } from '../support/random.js';
+import { expected, fixture } from './files.js';
 
 const STATES = [
   'index-commits',
@@ -102,11 +103,11 @@ test('a header that does not govern says why', () => {
   }
 });
 
-test('no bytes make the decoder throw', () => {
-  const next = random(3);
+test('no bytes make the decoder throw', (t) => {
+  const random = randomSource(t);
   for (let round = 0; round < 2000; round++) {
-    const bytes = fixture('index-reader.shm').slice(0, next(200));
-    for (let i = next(4); i > 0; i--) bytes[next(bytes.length + 1)] = next(256);
+    const bytes = fixture('index-reader.shm').slice(0, random.below(200));
+    for (let i = random.below(4); i > 0; i--) bytes[random.below(bytes.length + 1)] = random.below(256);
     assert.match(reasonOf(bytes), /^(ok|short|torn|uninitialised|version|checksum)$/);
   }
 });

@@ -13,8 +13,9 @@ import {
   WalChecksum,
 } from '../../lib/sqlite/wal.js';
 import { decodeWalIndex } from '../../lib/sqlite/wal-index.js';
+import { randomSource } from '../support/random.js';
 import { scratchFolder } from '../support/scratch.js';
-import { expected, fixture, random, replayWal, sha256 } from './files.js';
+import { expected, fixture, replayWal, sha256 } from './files.js';
 
 /** The definition, word by word, in numbers without a limit. */
 function plainChecksum(bytes: Uint8Array, bigEndian: boolean): [number, number] {
@@ -32,13 +33,13 @@ function plainChecksum(bytes: Uint8Array, bigEndian: boolean): [number, number] 
   return [Number(s1), Number(s2)];
 }
 
-test('the checksum is the same at every alignment and in every division, in both byte orders', () => {
+test('the checksum is the same at every alignment and in every division, in both byte orders', (t) => {
   const vector = new WalChecksum(false);
   vector.update(Uint8Array.of(1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0), 0, 16);
   assert.deepEqual([vector.s1, vector.s2], [7, 14]);
 
-  const next = random(2);
-  const content = Uint8Array.from({ length: 1024 }, () => next(256));
+  const random = randomSource(t);
+  const content = Uint8Array.from({ length: 1024 }, () => random.below(256));
   for (const bigEndian of [false, true]) {
     const whole = plainChecksum(content, bigEndian);
     for (let shift = 0; shift < 9; shift++) {
@@ -46,7 +47,7 @@ test('the checksum is the same at every alignment and in every division, in both
       memory.set(content, 40 + shift);
       const view = memory.subarray(32);
       const checksum = new WalChecksum(bigEndian);
-      const cut = 8 * next(128);
+      const cut = 8 * random.below(128);
       checksum.update(view, 8 + shift, cut);
       const clone = checksum.clone();
       checksum.update(view, 8 + shift + cut, 1024 - cut);
@@ -229,9 +230,10 @@ d.close()
 `;
 
 test('at every page size, replaying a WAL of random transactions equals SQLite, byte for byte', async (t) => {
-  for (let pageSize = 512, seed = 0; pageSize <= 65536; pageSize *= 2, seed++) {
+  const random = randomSource(t);
+  for (let pageSize = 512; pageSize <= 65536; pageSize *= 2) {
     const folder = await scratchFolder(t);
-    const made = spawnSync('python3', ['-c', WORKLOAD, folder, String(pageSize), String(seed)], {
+    const made = spawnSync('python3', ['-c', WORKLOAD, folder, String(pageSize), String(random.below(1e9))], {
       encoding: 'utf8',
     });
     assert.equal(made.status, 0, made.stderr);
