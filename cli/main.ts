@@ -24,6 +24,7 @@ import {
 } from './command.js';
 import { backupCommand } from './commands/backup.js';
 import { databasesCommand } from './commands/databases.js';
+import { inspectCommand } from './commands/inspect.js';
 import { ltxCommand } from './commands/ltx.js';
 import { replicateCommand } from './commands/replicate.js';
 import { restoreCommand } from './commands/restore.js';
@@ -39,6 +40,7 @@ const COMMANDS: readonly Command[] = [
   restoreCommand,
   verifyCommand,
   ltxCommand,
+  inspectCommand,
   databasesCommand,
   versionCommand,
 ];

@@ -187,9 +187,8 @@ export function decodeFrameHeader(bytes: Uint8Array, offset: number): FrameHeade
   };
 }
 
-/** Whether the frame at `offset` is one that SQLite wrote without salts and checksum: see invariant 4. */
-export function isUnsummedFrame(bytes: Uint8Array, offset: number): boolean {
-  const { pgno, salt1, salt2, checksum1, checksum2 } = decodeFrameHeader(bytes, offset);
+/** Whether SQLite wrote this frame without salts and checksum: see invariant 4. */
+export function isUnsummedFrame({ pgno, salt1, salt2, checksum1, checksum2 }: FrameHeader): boolean {
   return pgno !== 0 && salt1 === 0 && salt2 === 0 && checksum1 === 0 && checksum2 === 0;
 }
 

@@ -117,8 +117,8 @@ test('commits that SQLite wrote without a checksum are in the index and not in t
   assert.ok(index.ok);
   assert.equal(index.header.maxFrame, 5);
   assert.equal(replayWal(fixture('unsummed.db'), wal).validFrames, 0);
-  assert.ok(isUnsummedFrame(wal, WAL_HEADER_SIZE));
-  assert.ok(!isUnsummedFrame(wal, WAL_HEADER_SIZE + 536));
+  assert.ok(isUnsummedFrame(decodeFrameHeader(wal, WAL_HEADER_SIZE)));
+  assert.ok(!isUnsummedFrame(decodeFrameHeader(wal, WAL_HEADER_SIZE + 536)));
 
   const { salt1, salt2, frameChecksum1, frameChecksum2 } = index.header;
   const scanner = new FrameScanner(512, salt1, salt2, new WalChecksum(false));
