@@ -96,7 +96,7 @@ async function scanFrames(file: InputFile, header: WalHeader, report: Report): P
   if (beyond.commits > 0) {
     const cause =
       beyond.unsummed > 0
-        ? 'SQLite before 3.50.1 wrote frames without a checksum; readers see these commits, recovery would lose them'
+        ? 'SQLite before 3.50.2 wrote frames without a checksum; readers see these commits, recovery would lose them'
         : 'the file is damaged there, or a writer died before it published them';
     report.problems.push(
       `frame ${validFrames + 1}: ${why}, and ${beyond.commits} commits of this generation lie behind it; ${cause}`,

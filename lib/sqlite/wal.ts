@@ -9,7 +9,7 @@
  * 2. A frame with `commit` 0 counts only once a later valid frame has a `commit` that is not 0.
  * 3. The first frame that is not valid ends the WAL. What lies beyond is left from an earlier generation or from a
  *    transaction that was rolled back or is still being written.
- * 4. One exception, seen with SQLite up to 3.50.0 where a savepoint is rolled back after pages have spilled: committed
+ * 4. One exception, seen with SQLite up to 3.50.1 where a savepoint is rolled back after pages have spilled: committed
  *    frames without salts and checksum, and after them a chain that begins anew. Readers that follow a live WAL index
  *    see these commits; recovery ends before them, and so does everything here.
  */

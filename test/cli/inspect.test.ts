@@ -95,7 +95,7 @@ test('a WAL shows its commits, where its chain ends and why, and what lies behin
   const unsummed = await inspectBytes(t, fixture('unsummed.db-wal'));
   assert.match(
     unsummed.problems[0],
-    /^frame 1: a frame without salts and checksum, and 2 commits .*3\.50\.1/,
+    /^frame 1: a frame without salts and checksum, and 2 commits .*3\.50\.2/,
   );
 });
 
