@@ -15,14 +15,14 @@ import path from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { JetliteError } from '../errors.js';
 import { FileEvents } from './file-events.js';
-import { isSameFile, isSettled, SourceFiles, stampOf, stampsEqual } from './files.js';
+import { isSameFile, SourceFiles } from './files.js';
 import { Follower, type FollowOutcome, type FrameSink } from './follower.js';
-import { sightJournal } from './hot-journal.js';
-import { type QuietState, sourcePageSize, takeImage } from './image.js';
+import { sourcePageSize, takeImage } from './image.js';
 import { PageSet } from './page-set.js';
 import { PageSums } from './page-sums.js';
 import type { ResumePoint } from './resume-state.js';
 import { beginStreamedImage, type PageRun } from './streamed-image.js';
+import { type QuietState, WalLifetimes } from './wal-lifetimes.js';
 
 export interface CaptureEvent {
   readonly type: 'image' | 'gap' | 'mode' | 'wait' | 'state';
@@ -73,6 +73,7 @@ export class Capture {
   readonly #options: CaptureOptions;
   readonly #events: FileEvents;
   readonly #follower: Follower;
+  readonly #lifetimes: WalLifetimes;
   readonly #batchBytes: number;
   #pages: PageSet;
   #spare: PageSet | undefined;
@@ -90,6 +91,7 @@ export class Capture {
     this.#batchBytes = options.batchBytes ?? DEFAULT_BATCH_BYTES;
     this.#events = new FileEvents(files.path, options.fileEvents !== false);
     this.#follower = new Follower(pageSize, this.#events);
+    this.#lifetimes = new WalLifetimes(files, this.#events);
     this.#pages = this.#newPages();
     this.sums = new PageSums({ memoryBytes: SUMS_MEMORY_BYTES, spillPath: this.#scratchPath() });
   }
@@ -238,8 +240,11 @@ export class Capture {
       const { position, counted, pageCount } = point.wal;
       // Events that another process saw prove nothing to this one.
       this.#follower.resume(position, counted && { ...counted, events: -1 }, pageCount);
-    } else if (point.quiet === undefined) return;
-    this.#quiet = point.quiet;
+    } else if (point.quiet === undefined || !point.quiet.settled) return;
+    if (point.quiet !== undefined) {
+      const { stamp, settled, journal } = point.quiet;
+      this.#quiet = { stamp, settled, journal };
+    }
     this.#imageReason = undefined;
   }
 
@@ -288,22 +293,21 @@ export class Capture {
       const drained = await this.#drain();
       if (drained !== 'drained') return drained;
     }
-    if (this.files.wal === undefined) return this.#followQuiet();
-    if (this.#quiet !== undefined) {
-      // The times are compared after the WAL is open: whatever checkpoints it later moves them only afterwards.
-      this.#follower.restart();
-      const first = await this.#pollWal(this.files);
-      if (
-        !stampsEqual(this.#quiet.stamp, stampOf(this.files.database)) ||
-        this.#quiet.journal !== undefined
-      ) {
-        return this.#gap('the database was written before its new WAL was seen');
-      }
-      if (first === 'image' || first === 'wait') return first;
-      this.#quiet = undefined;
-      return first;
+    const { wal } = this.files;
+    if (wal === undefined || !this.files.hasWal) return this.#followQuiet();
+    if (this.#quiet === undefined) {
+      await this.#lifetimes.follow(wal);
+      return this.#pollWal(this.files);
     }
-    return this.#pollWal(this.files);
+    this.#follower.restart();
+    const first = await this.#pollWal(this.files);
+    if (first === 'image') return first;
+    if (!(await this.#lifetimes.isFirstSince(this.#quiet))) {
+      return this.#gap('the database was written before its new WAL was seen');
+    }
+    // Until its first frames have been read it is not known to be the first.
+    if (first !== 'wait') this.#quiet = undefined;
+    return first;
   }
 
   async #pollWal(pair: {
@@ -327,23 +331,21 @@ export class Capture {
   /** The rest of a WAL that has lost its name: the application closed, and everything in it is in the database now. */
   async #drain(): Promise<'drained' | 'more' | 'wait' | 'image'> {
     const { retired } = this.files;
+    if (this.#quiet !== undefined) return this.#gap('a WAL came and went before it was read');
     const state = await this.#pollWal(retired!);
     if (state === 'image') this.files.releaseRetired();
     if (state !== 'current') return state;
-    this.files.releaseRetired();
     this.#emit('mode', 'debug', 'the database was closed');
-    const stamp = stampOf(this.files.database);
-    this.#quiet = { stamp, journal: undefined };
-    // A time that is still too young to show a change proves nothing about what came after the drain.
-    if (this.files.wal !== undefined || !isSettled(stamp)) return this.#gap('the database was closed');
-    return 'drained';
+    this.#quiet = await this.#lifetimes.afterDeath(retired!.wal);
+    this.files.releaseRetired();
+    return this.#quiet === undefined ? this.#gap('the database was closed') : 'drained';
   }
 
   #followQuiet(): 'current' | 'image' {
     if (this.#quiet === undefined) return this.#gap('the WAL is gone');
-    const journal = sightJournal(this.files.journalPath).hot?.identity;
-    const stamp = stampOf(this.files.database);
-    if (stampsEqual(stamp, this.#quiet.stamp) && journal === this.#quiet.journal) return 'current';
+    const unchanged = this.#lifetimes.isUnchanged(this.#quiet);
+    if (unchanged === 'settled') this.#quiet = { ...this.#quiet, settled: true };
+    if (unchanged !== false) return 'current';
     // A busy writer in rollback mode moves the file all the time: reading it must not take all of ours.
     if (performance.now() - this.#quietTriedAt < 5 * this.#quietCost) return 'current';
     this.#imageReason = 'the database file was written';

@@ -29,24 +29,24 @@ export interface CountReading {
   readonly atMs: number;
 }
 
-/** If the loop did not turn for longer than this, the kernel's queue of events may have overflowed. */
-const EVENTS_TRUSTED_MS = 5000;
-
 /** What must be known from before the header was read, for `reading` to belong to that header. */
 export interface BeforeReading {
   readonly stamp: FileStamp;
+  readonly settled: boolean;
   readonly events: number;
   readonly atMs: number;
-  readonly nowMs: number;
 }
 
 /** Take this, then read the header, then call `reading`. */
-export function beforeReading(shm: OpenFile, events: FileEvents): BeforeReading {
+export async function beforeReading(shm: OpenFile, events: FileEvents): Promise<BeforeReading> {
+  // A ctime that moved just now has its event still under way; it would count against this very reading.
+  if (events.working && !isOld(stampOf(shm).ctimeNs)) await eventTurn();
+  const stamp = stampOf(shm);
   return {
-    stamp: stampOf(shm),
+    stamp,
+    settled: isOld(stamp.ctimeNs),
     events: events.working ? events.shmCount : -1,
     atMs: performance.now(),
-    nowMs: Date.now(),
   };
 }
 
@@ -57,10 +57,15 @@ export function reading(before: BeforeReading, count: number): CountReading {
     dev: stamp.dev,
     ino: stamp.ino,
     ctimeNs: stamp.ctimeNs,
-    settled: BigInt(before.nowMs) * 1_000_000n - stamp.ctimeNs > SETTLED_NS,
+    settled: before.settled,
     events: before.events,
     atMs: before.atMs,
   };
+}
+
+/** Whether a change now would visibly move a time that was read as this. */
+function isOld(ctimeNs: bigint): boolean {
+  return BigInt(Date.now()) * 1_000_000n - ctimeNs > SETTLED_NS;
 }
 
 /** Whether the header read just now, from `shm`, counts on from `earlier`. Ask after the header was read. */
@@ -72,9 +77,8 @@ export async function isSameEpoch(
   if (!isSameFile(earlier, shm)) return false;
   if (earlier.settled && stampOf(shm).ctimeNs === earlier.ctimeNs) return true;
   if (earlier.events < 0 || !events.working) return false;
-  if (performance.now() - earlier.atMs > EVENTS_TRUSTED_MS) return false;
   await eventTurn();
-  return events.shmCount === earlier.events;
+  return events.trustedSince <= earlier.atMs && events.shmCount === earlier.events;
 }
 
 /** Commits between two counts, modulo 2³². */

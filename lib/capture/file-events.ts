@@ -1,33 +1,61 @@
 /**
- * Wakes capture when something happens in the database's folder, and counts what happened to the `-shm` file.
+ * Wakes capture when something happens in the database's folder, and counts what happened to each of its files.
  *
- * The count is evidence: writes through a mapping raise no event, but the first connection after all others are gone
- * truncates the file, and that does. Events reach us on a later turn of the event loop, so whoever relies on "no
- * event" lets the loop turn first (`eventTurn`).
+ * The counts are evidence. Writes to `-shm` through a mapping raise no event, but the first connection after all others
+ * are gone truncates the file, and that does. Every write to the database or a journal raises one, and so does the
+ * birth and the death of a `-wal`.
+ *
+ * Events come in the order in which things happened, but reach us on a later turn of the event loop: whoever relies on
+ * "no event" lets the loop turn first (`eventTurn`). The kernel's queue is bounded, so counts from before a long pause
+ * of the loop prove nothing (`trustedSince`).
  */
 
 import fs from 'node:fs';
 import path from 'node:path';
+import { performance } from 'node:perf_hooks';
+
+/** How many events were seen so far, by file. */
+export interface EventTally {
+  readonly database: number;
+  readonly journal: number;
+  /** Births, deaths and renames of `-wal`. */
+  readonly walNames: number;
+}
+
+/** A pause of the loop that is longer than this may have overflowed the kernel's queue. */
+const LONGEST_PAUSE_MS = 5000;
+const HEARTBEAT_MS = 1000;
 
 export class FileEvents {
   /** Events seen on `-shm`. */
   shmCount = 0;
+  /** Monotonic clock, ms: counts from before it prove nothing. */
+  trustedSince = performance.now();
+  #tally: EventTally = { database: 0, journal: 0, walNames: 0 };
+  /** The tallies right after the last few changes of the name `-wal`, by their number. */
+  readonly #atWalName = new Map<number, EventTally>();
+  #beat = performance.now();
+  readonly #heartbeat: NodeJS.Timeout | undefined;
   readonly #watcher: fs.FSWatcher | undefined;
-  readonly #names: Set<string>;
+  readonly #base: string;
+  readonly #walName: string;
   readonly #shmName: string;
+  readonly #journalName: string;
   #wake: (() => void) | undefined;
   #woken = false;
   #failed = false;
 
   /** @param enabled false: no file events, only the caller's own clock */
   constructor(databasePath: string, enabled: boolean) {
-    const base = path.basename(databasePath);
-    this.#shmName = `${base}-shm`;
-    this.#names = new Set([base, `${base}-wal`, this.#shmName, `${base}-journal`]);
+    this.#base = path.basename(databasePath);
+    this.#walName = `${this.#base}-wal`;
+    this.#shmName = `${this.#base}-shm`;
+    this.#journalName = `${this.#base}-journal`;
     if (!enabled) return;
+    this.#heartbeat = setInterval(() => this.#onHeartbeat(), HEARTBEAT_MS).unref();
     try {
-      this.#watcher = fs.watch(path.dirname(databasePath), { persistent: false }, (_type, name) =>
-        this.#onEvent(name),
+      this.#watcher = fs.watch(path.dirname(databasePath), { persistent: false }, (type, name) =>
+        this.#onEvent(type, name),
       );
       this.#watcher.on('error', () => {
         this.#failed = true;
@@ -41,6 +69,15 @@ export class FileEvents {
   /** Whether events arrive, as far as one can know. */
   get working(): boolean {
     return this.#watcher !== undefined && !this.#failed;
+  }
+
+  get tally(): EventTally {
+    return this.#tally;
+  }
+
+  /** The tally right after the `walNames`-th change of the name `-wal`; undefined if that is long ago or yet to come. */
+  tallyAtWalName(walNames: number): EventTally | undefined {
+    return this.#atWalName.get(walNames);
   }
 
   /** Resolves at the next event on one of the files (or one that came since the last call), or after `ms`. */
@@ -70,14 +107,34 @@ export class FileEvents {
   }
 
   close(): void {
+    clearInterval(this.#heartbeat);
     this.#watcher?.close();
     this.#failed = true;
     this.wake();
   }
 
-  #onEvent(name: string | null): void {
-    if (name === null || name === this.#shmName) this.shmCount++;
-    if (name === null || this.#names.has(name)) this.wake();
+  #onEvent(type: string, name: string | null): void {
+    this.#onHeartbeat();
+    const all = name === null;
+    if (all || name === this.#shmName) this.shmCount++;
+    const { database, journal, walNames } = this.#tally;
+    const walNamed = all || (name === this.#walName && type === 'rename');
+    this.#tally = {
+      database: database + (all || name === this.#base ? 1 : 0),
+      journal: journal + (all || name === this.#journalName ? 1 : 0),
+      walNames: walNames + (walNamed ? 1 : 0),
+    };
+    if (walNamed) {
+      this.#atWalName.set(this.#tally.walNames, this.#tally);
+      this.#atWalName.delete(this.#tally.walNames - 8);
+    }
+    if (all || name.startsWith(this.#base)) this.wake();
+  }
+
+  #onHeartbeat(): void {
+    const now = performance.now();
+    if (now - this.#beat > LONGEST_PAUSE_MS) this.trustedSince = now;
+    this.#beat = now;
   }
 }
 

@@ -151,19 +151,21 @@ export class SourceFiles {
     }
     if (this.wal === undefined && walNow !== undefined) this.wal = openByPath(this.walPath);
     const shmNow = statPath(this.shmPath);
-    if (this.shm !== undefined && (shmNow === undefined || !isSameFile(shmNow, this.shm))) {
-      this.#letGo(this.shm);
-      this.shm = undefined;
-    }
-    const retiredShm = this.retired?.shm;
-    if (
-      this.shm === undefined &&
-      shmNow !== undefined &&
-      (retiredShm === undefined || !isSameFile(shmNow, retiredShm))
-    ) {
-      this.shm = openByPath(this.shmPath);
+    // The last to close takes the index's name away before the WAL's: until another index stands there, the one held
+    // still tells where that WAL ends.
+    if (shmNow !== undefined && (this.shm === undefined || !isSameFile(shmNow, this.shm))) {
+      const retiredShm = this.retired?.shm;
+      if (retiredShm === undefined || !isSameFile(shmNow, retiredShm)) {
+        if (this.shm !== undefined) this.#letGo(this.shm);
+        this.shm = openByPath(this.shmPath);
+      }
     }
     return { databaseReplaced, walRetired };
+  }
+
+  /** Whether there is a WAL to follow: one with frames, or with an index that counts what will be in it. */
+  get hasWal(): boolean {
+    return this.wal !== undefined && (this.shm !== undefined || stampOf(this.wal).size > 0n);
   }
 
   /** Lets go of the pair that was drained. */

@@ -157,13 +157,13 @@ export class Follower {
     };
     for (let look = 0; look < LOOKS; look++) {
       if (look > 2) await delay(look);
-      const before = pair.shm === undefined ? undefined : beforeReading(pair.shm, this.#events);
+      const before = pair.shm === undefined ? undefined : await beforeReading(pair.shm, this.#events);
       const view = this.#judge(viewWal(pair.wal, pair.shm));
       if (view.kind === 'changing') {
         why = view.why;
         continue;
       }
-      const step = await this.#follow(pair, view, before, visit);
+      const step = await this.#follow(pair, view, before, visit, look === LOOKS - 1);
       if (step === 'again') continue;
       if (typeof step === 'object') return { state: 'gap', reason: step.gap };
       return { state: step, commits };
@@ -199,6 +199,7 @@ export class Follower {
     view: Exclude<WalView, { kind: 'changing' }>,
     before: BeforeReading | undefined,
     visit: FrameVisitor,
+    isLastLook: boolean,
   ): Promise<Step> {
     switch (view.kind) {
       case 'unreadable':
@@ -208,7 +209,7 @@ export class Follower {
       case 'ungoverned':
         return this.#followUngoverned(pair, view.wal, visit);
       case 'restarted':
-        return this.#followRestarted(pair, view.index, view.wal, before!, visit);
+        return this.#followRestarted(pair, view.index, view.wal, before!, visit, isLastLook);
       case 'governed':
         return this.#followGoverned(pair, view.index, view.wal, before!, visit);
     }
@@ -272,11 +273,19 @@ export class Follower {
     wal: WalHeader,
     before: BeforeReading,
     visit: FrameVisitor,
+    isLastLook: boolean,
   ): Promise<Step> {
     if (this.#position === undefined) {
-      // If the header governs, all frames are in the database, and laying them over it again changes nothing; if it
-      // is stale, they are needed. Either way the frames are right, only the position behind them is not proven.
-      return this.#followUngoverned(pair, wal, visit);
+      if ((await lastCommit(pair.wal, generationStart(wal))).commits > 0) {
+        // Usually the next look finds the new generation. If the header stays and governs, all frames are in the
+        // database, and laying them over it again changes nothing; if it is stale, they are needed. Either way the
+        // frames are right, only the position behind them is not proven.
+        return isLastLook ? this.#followUngoverned(pair, wal, visit) : 'again';
+      }
+      // The first transaction of a generation is being written: its header is there, its commit is not.
+      this.#moveTo(NOWHERE);
+      this.#counted = reading(before, index.changeCount);
+      return 'current';
     }
     if (this.#counted !== undefined && isGeneration(this.#position, wal)) {
       const needed = await this.#missing(pair, index, 0);

@@ -43,6 +43,7 @@ import { type JournalSight, sightJournal, undoRecords } from './hot-journal.js';
 import { databaseIsExclusive } from './locks.js';
 import type { PageSet } from './page-set.js';
 import type { PageSums } from './page-sums.js';
+import type { QuietState } from './wal-lifetimes.js';
 
 export interface ImageRequest {
   readonly files: SourceFiles;
@@ -60,13 +61,6 @@ export interface Image {
   readonly pageCount: number;
   /** Set for a database without `-wal`: while this stands, the image does. */
   readonly quiet: QuietState | undefined;
-}
-
-/** What shows that a database without `-wal` is still the one that was read. */
-export interface QuietState {
-  readonly stamp: FileStamp;
-  /** Identity of the journal whose records were undone, if any. */
-  readonly journal: string | undefined;
 }
 
 /** The state moved in a way that spoils the image; trying again may help. */
@@ -89,9 +83,7 @@ export async function takeImage(request: ImageRequest, follower: Follower): Prom
     request.files.refresh();
     request.set.clear();
     try {
-      return request.files.wal === undefined
-        ? await imageQuiet(request, follower)
-        : await imageWal(request, follower);
+      return request.files.hasWal ? await imageWal(request, follower) : await imageQuiet(request, follower);
     } catch (error) {
       if (!(error instanceof ImageSpoilt)) throw error;
       reason = error.message;
@@ -157,10 +149,10 @@ export async function catchUp(
   for (;;) {
     request.signal?.throwIfAborted();
     const change = request.files.refresh();
-    if (change.databaseReplaced || change.walRetired || request.files.wal === undefined) {
+    const { database, wal, shm } = request.files;
+    if (change.databaseReplaced || change.walRetired || wal === undefined) {
       throw new ImageSpoilt('the database was closed, reopened or replaced meanwhile');
     }
-    const { database, wal, shm } = request.files;
     const outcome = await follower.poll({ database, wal, shm }, sink);
     if (outcome.state === 'gap') throw new ImageSpoilt(outcome.reason);
     if (outcome.state === 'current') return;
@@ -201,7 +193,10 @@ async function imageQuiet(request: ImageRequest, follower: Follower): Promise<Im
   if (journal.hot === undefined) assertUnmoved(files, before, header);
   assertClosed(files, journalNow);
   follower.restart();
-  return { pageCount, quiet: { stamp: before, journal: journal.hot?.identity } };
+  return {
+    pageCount,
+    quiet: { stamp: before, settled: journal.hot === undefined, journal: journal.hot?.identity },
+  };
 }
 
 /** The file is as it was when `before` and `header` were read. */
@@ -223,7 +218,7 @@ export function assertClosed(files: SourceFiles, journal: JournalSight): void {
     throw new ImageSpoilt('a transaction without a journal file is under way');
   }
   const change = files.refresh();
-  if (change.databaseReplaced || files.wal !== undefined) {
+  if (change.databaseReplaced || files.hasWal) {
     throw new ImageSpoilt('the database was opened or replaced meanwhile');
   }
 }

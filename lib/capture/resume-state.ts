@@ -19,8 +19,8 @@ import { promisify } from 'node:util';
 import { Crc64 } from '../ltx/crc64.js';
 import type { CountReading } from './change-count.js';
 import type { ChainPosition } from './frame-reader.js';
-import type { QuietState } from './image.js';
 import type { PageSums } from './page-sums.js';
+import type { QuietState } from './wal-lifetimes.js';
 
 /** Where capture stood when a batch was taken. */
 export interface ResumePoint {

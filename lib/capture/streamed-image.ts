@@ -26,12 +26,12 @@ import {
   catchUp,
   databaseSize,
   ImageSpoilt,
-  type QuietState,
   readDatabaseHeader,
   settledStamp,
 } from './image.js';
 import type { PageSet } from './page-set.js';
 import type { PageSums } from './page-sums.js';
+import type { QuietState } from './wal-lifetimes.js';
 
 export interface StreamRequest {
   readonly files: SourceFiles;
@@ -70,7 +70,7 @@ export async function beginStreamedImage(request: StreamRequest, follower: Follo
   files.refresh();
   frames.clear();
   sums.clear();
-  return files.wal === undefined ? streamQuiet(request, follower) : streamWal(request, follower);
+  return files.hasWal ? streamWal(request, follower) : streamQuiet(request, follower);
 }
 
 async function streamWal(request: StreamRequest, follower: Follower): Promise<StreamedImage> {
@@ -142,7 +142,7 @@ async function streamQuiet(request: StreamRequest, follower: Follower): Promise<
     assertUnmoved(files, before, header);
     assertClosed(files, journal);
     follower.restart();
-    return { stamp: before, journal: undefined };
+    return { stamp: before, settled: true, journal: undefined };
   }
   return { pageCount, runs: runs() };
 }
