@@ -24,8 +24,8 @@ import {
   resolveLogin,
   resolveTls,
 } from './credentials.js';
-import { connectError } from './errors.js';
-import { probe } from './probe.js';
+import { ConnectionLost, connectError } from './errors.js';
+import { greetingFirst, tlsRefusal } from './probe.js';
 
 export interface NatsOptions extends NatsCredentials, NatsTls {
   /** How often in a row a server is tried again after the connection was lost; -1, the default, for ever. */
@@ -51,8 +51,12 @@ export async function connectNats(
   const tls = await resolveTls(options, login, onWarning);
   const timeoutMs = options.timeoutMs ?? 10_000;
   const reconnectWaitMs = options.reconnectWaitMs ?? 2000;
+  const until = Date.now() + timeoutMs;
   const connecting: ConnectionOptions = {
-    servers: [...login.hosts],
+    servers: await greetingFirst(login.hosts, timeoutMs).catch((error) => {
+      throw connectError(error, login, timeoutMs);
+    }),
+    noRandomize: true,
     name: 'jetlite',
     timeout: Math.max(1, Math.floor(timeoutMs / login.hosts.length)),
     maxReconnectAttempts: options.maxReconnects ?? -1,
@@ -68,10 +72,7 @@ export async function connectNats(
   const pending = connect(connecting);
   const giveUp = new AbortController();
   try {
-    const connection = await Promise.race([
-      pending,
-      failWhenSlow(login.hosts, tls, timeoutMs, giveUp.signal),
-    ]);
+    const connection = await Promise.race([pending, failWhenSlow(login.hosts, tls, until, giveUp.signal)]);
     return new NatsLink(connection, login.hosts, login.tls, timeoutMs);
   } catch (error) {
     pending.then(
@@ -84,18 +85,17 @@ export async function connectNats(
   }
 }
 
-/** Rejects when the timeout is over, or as soon as probes have found why no server is going to take us. */
+/** Rejects when the time is over, or as soon as it is known why no server is going to take us. */
 async function failWhenSlow(
   hosts: readonly string[],
   tls: TlsOptions | undefined,
-  timeoutMs: number,
+  until: number,
   signal: AbortSignal,
 ): Promise<never> {
-  const until = Date.now() + timeoutMs;
-  await delay(Math.min(PROBE_AFTER_MS, timeoutMs), undefined, { signal });
-  const probes = await Promise.all(hosts.map((host) => probe(host, tls, until - Date.now())));
-  const found = probes.find((error) => error !== undefined);
-  if (found === undefined || probes.includes(undefined)) {
+  await delay(Math.max(0, Math.min(PROBE_AFTER_MS, until - Date.now())), undefined, { signal });
+  const refusals = await Promise.all(hosts.map((host) => tlsRefusal(host, tls, until - Date.now())));
+  const found = refusals.find((error) => error !== undefined);
+  if (found === undefined || refusals.includes(undefined)) {
     await delay(Math.max(0, until - Date.now()), undefined, { signal });
   }
   throw found ?? NatsError.errorForCode(ErrorCode.Timeout);
@@ -186,10 +186,8 @@ export class NatsLink {
     for (const callback of callbacks) callback(this.#error(LOST));
   }
 
-  #error(message: string): JetliteError {
-    return new JetliteError('REPLICA', `${message} (${this.url})`, {
-      hint: 'Check that the server is running.',
-    });
+  #error(message: string): ConnectionLost {
+    return new ConnectionLost(`${message} (${this.url})`);
   }
 }
 

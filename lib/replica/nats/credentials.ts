@@ -88,7 +88,8 @@ async function authenticatorFor(
       'Keep one way to authenticate.',
     );
   }
-  if (password !== undefined && username === undefined) throw usage('a password is given without a username');
+  if (password !== undefined && username === undefined)
+    throw usage('a password is given without a username', 'Give the username too.');
   if (username !== undefined) {
     return {
       method: 'the user name or password',
@@ -123,7 +124,8 @@ async function seedOf(
   }
   if (seed === undefined) throw usage('nkey is a public key, and no seed is given', 'Give the seed as well.');
   const bytes = checkedSeed(seed, 'seed');
-  if (nkeys.fromSeed(bytes).getPublicKey() !== nkey) throw usage('the seed does not belong to the nkey');
+  if (nkeys.fromSeed(bytes).getPublicKey() !== nkey)
+    throw usage('the seed does not belong to the nkey', 'Give the seed of this nkey.');
   return bytes;
 }
 
@@ -133,7 +135,7 @@ function checkedSeed(seed: string, where: string): Uint8Array {
     nkeys.fromSeed(bytes).getPublicKey();
   } catch {
     // The cause is left out: it could quote the seed.
-    throw usage(`expected the seed of an nkey (it begins with SU) in ${where}`);
+    throw usage(`expected the seed of an nkey in ${where}`, 'It begins with SU and has 58 characters.');
   }
   return bytes;
 }
@@ -143,7 +145,10 @@ function parseCreds(text: string, path: string): { jwt: string; seed: Uint8Array
     ...text.matchAll(/-{3,}[^\n]*-{3,}\r?\n\s*([^\s-][^\s]*)\s*\r?\n\s*-{3,}[^\n]*-{3,}/g),
   ];
   if (jwt === undefined || seed === undefined) {
-    throw usage(`expected a JWT and a seed between lines of dashes in the credentials file ${path}`);
+    throw usage(
+      `expected a JWT and a seed between lines of dashes in the credentials file ${path}`,
+      'Name a file as nsc makes it.',
+    );
   }
   return { jwt: jwt[1], seed: checkedSeed(seed[1], `the credentials file ${path}`) };
 }
@@ -200,7 +205,7 @@ async function readCertificates(path: string, option: string): Promise<string> {
   try {
     new X509Certificate(text);
   } catch (cause) {
-    throw usage(`${option}: ${path} holds no certificate in PEM form`, undefined, cause);
+    throw usage(`${option}: ${path} holds no certificate in PEM form`, 'Name a PEM file.', cause);
   }
   return text;
 }
@@ -210,9 +215,16 @@ function checkKeyPair(cert: string, certPath: string, key: string, keyPath: stri
   try {
     belongs = new X509Certificate(cert).checkPrivateKey(createPrivateKey(key));
   } catch {
-    throw usage(`client-key: ${keyPath} holds no private key in PEM form (or one with a passphrase)`);
+    throw usage(
+      `client-key: ${keyPath} holds no private key in PEM form`,
+      'Name a PEM file without a passphrase.',
+    );
   }
-  if (!belongs) throw usage(`client-key: ${keyPath} does not belong to the certificate ${certPath}`);
+  if (!belongs)
+    throw usage(
+      `client-key: ${keyPath} does not belong to the certificate ${certPath}`,
+      'Name the two that were made together.',
+    );
 }
 
 async function readSecret(
@@ -235,10 +247,14 @@ async function readNamed(path: string, option: string): Promise<string> {
     const why = { ENOENT: 'it does not exist', EACCES: 'permission denied', EISDIR: 'it is a folder' }[
       code ?? ''
     ];
-    throw usage(`${option}: cannot read ${path}: ${why ?? code}`, undefined, cause);
+    throw usage(
+      `${option}: cannot read ${path}: ${why ?? code}`,
+      'Check the path and its permissions.',
+      cause,
+    );
   }
 }
 
-function usage(message: string, hint?: string, cause?: unknown): JetliteError {
-  return new JetliteError('USAGE', message, { ...(hint === undefined ? {} : { hint }), cause });
+function usage(message: string, hint: string, cause?: unknown): JetliteError {
+  return new JetliteError('USAGE', message, { hint, cause });
 }

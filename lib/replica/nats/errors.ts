@@ -5,6 +5,14 @@ import { JetliteError } from '../../errors.js';
 import type { Login } from './credentials.js';
 import { NotNatsError } from './probe.js';
 
+/** The connection broke; whatever was asked may or may not have been done. */
+export class ConnectionLost extends JetliteError {
+  constructor(message: string) {
+    super('REPLICA', message, { hint: 'Check that the server is running.' });
+    this.name = 'ConnectionLost';
+  }
+}
+
 /** API error codes of JetStream that mean something to us. */
 export const Api = {
   /** Too much waits to be stored; the message was dropped. */
@@ -39,8 +47,12 @@ export function apiCode(error: unknown): number {
 
 /** True for errors after which the same request may succeed: nobody answered, or not now. */
 export function isPassing(error: unknown): boolean {
+  if (error instanceof ConnectionLost) return true;
   const { code, api_error } = error as Partial<NatsError>;
-  if (api_error !== undefined) return api_error.code === 503 || apiCode(error) === Api.TOO_MANY_REQUESTS;
+  if (api_error !== undefined) {
+    if (apiCode(error) in OUT_OF_SPACE) return false;
+    return api_error.code === 503 || apiCode(error) === Api.TOO_MANY_REQUESTS;
+  }
   return (
     code === ErrorCode.Timeout ||
     code === ErrorCode.NoResponders ||
@@ -171,7 +183,7 @@ export function requestError(error: unknown, doing: string, bucket: string, url:
     );
   }
   if (api === Api.STREAM_NOT_FOUND) return missingBucket(bucket, url, error);
-  if (api === Api.JETSTREAM_NOT_ENABLED || code === ErrorCode.JetStreamNotEnabled) {
+  if (api === Api.JETSTREAM_NOT_ENABLED) {
     return fail(
       'JetStream is off at the server',
       'Start it with -js, or add a jetstream block to its configuration.',

@@ -11,7 +11,7 @@
  * 3. Metas are read from the stream's leader, never from a copy that may lag behind.
  */
 
-import { headers, type MsgRequest, type NatsError, type StoredMsg } from 'nats';
+import { headers, type MsgRequest, type StoredMsg } from 'nats';
 import type { Bucket } from './bucket.js';
 import { Api, apiCode, requestError } from './errors.js';
 
@@ -146,8 +146,7 @@ export async function lastMeta(bucket: Bucket, name: string): Promise<StoredObje
     const { subject, data, seq, time } = await getMessage(bucket, query);
     return decodeMeta(bucket, { subject, data, sequence: seq, storedMs: time.getTime() });
   } catch (error) {
-    // The client gives this answer without its API code.
-    if (apiCode(error) === Api.MESSAGE_NOT_FOUND || (error as NatsError).code === '404') return undefined;
+    if (apiCode(error) === Api.MESSAGE_NOT_FOUND) return undefined;
     throw requestError(error, `look up ${name}`, bucket.name, bucket.link.url);
   }
 }

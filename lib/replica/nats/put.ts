@@ -15,11 +15,11 @@
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { nuid as nuids } from 'nats';
-import { ConflictError, JetliteError } from '../../errors.js';
+import { ConflictError } from '../../errors.js';
 import type { ByteSource } from '../replica.js';
 import type { Bucket } from './bucket.js';
 import { chunkId, NuidSpoilt, publishChunk, type SentChunks, sendChunks, throwIfAborted } from './chunks.js';
-import { Api, apiCode, isPassing, requestError } from './errors.js';
+import { Api, apiCode, isFinal, isPassing, requestError } from './errors.js';
 import {
   chunkCount,
   encodeMeta,
@@ -110,6 +110,7 @@ class Put {
         if (this.#isOutOfPatience()) throw error.cause ?? error;
       }
       await this.#bucket.link.ready(this.#patienceMs, this.#signal);
+      await this.#expectBucket();
       if (this.#undecided.size > 0) {
         const last = await lastMeta(this.#bucket, this.#target.name);
         if (last !== undefined && this.#undecided.has(last.nuid)) return last;
@@ -181,6 +182,7 @@ class Put {
         throw this.#conflict(last);
       }
       if (this.#isOutOfPatience()) throw error;
+      await this.#expectBucket();
       // A server that came back may have lost what it had acknowledged.
       if (isUnknown(error) && (await chunkCount(this.#bucket, object.nuid)) !== object.chunks) {
         throw new NuidSpoilt('chunks are missing', { cause: error });
@@ -222,6 +224,16 @@ class Put {
     }
   }
 
+  /** A server answers publishes to a bucket that was deleted with silence. */
+  async #expectBucket(): Promise<void> {
+    const { link, manager, stream } = this.#bucket;
+    try {
+      await link.ask(() => manager.streams.info(stream));
+    } catch (error) {
+      if (isFinal(error)) throw error;
+    }
+  }
+
   #progress(): void {
     this.#lastProgress = Date.now();
   }
@@ -250,7 +262,7 @@ type Answer =
 
 /** True if the message may have been stored, or may yet be. */
 function isUnknown(error: unknown): boolean {
-  return error instanceof JetliteError || (isPassing(error) && apiCode(error) !== Api.TOO_MANY_REQUESTS);
+  return isPassing(error) && apiCode(error) !== Api.TOO_MANY_REQUESTS;
 }
 
 /** True if the message was not stored, for a reason that another message or the moment gave. */

@@ -1,0 +1,270 @@
+/** Every way to reach and authenticate with a server, with success and with each failure in words. */
+
+import assert from 'node:assert/strict';
+import { chmod, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { JetliteError } from '../../lib/errors.js';
+import type { NatsOptions } from '../../lib/replica/nats/connect.js';
+import { openReplica } from '../../lib/replica/open.js';
+import { makeAuthority } from '../support/certificates.js';
+import { TestOperator } from '../support/nats-accounts.js';
+import { freePort, type NatsServer, startNatsCluster, startNatsServer } from '../support/nats-server.js';
+import { scratchFolder } from '../support/scratch.js';
+
+interface Attempt {
+  readonly url: string;
+  readonly nats?: NatsOptions;
+  readonly env?: Record<string, string>;
+  readonly onWarning?: (message: string) => void;
+}
+
+/** Connects; the bucket that is asked for is not there, and hearing that proves the connection. */
+async function reaches(attempt: Attempt): Promise<string> {
+  const error = await failure(attempt);
+  assert.match(error.message, /there is no bucket nowhere at/, error.message);
+  return error.message;
+}
+
+async function failure({ url, nats = {}, env = {}, onWarning }: Attempt): Promise<JetliteError> {
+  try {
+    const options = { nats: { timeoutMs: 5000, ...nats }, env, ...(onWarning ? { onWarning } : {}) };
+    await (await openReplica(url, options)).close();
+  } catch (error) {
+    assert.ok(error instanceof JetliteError, String(error));
+    return error;
+  }
+  assert.fail('the bucket was opened');
+}
+
+async function refused(
+  attempt: Attempt,
+  message: RegExp,
+  secrets: readonly string[] = [],
+): Promise<JetliteError> {
+  const error = await failure(attempt);
+  assert.match(error.message, message);
+  assert.doesNotMatch(error.message, /\n/);
+  assert.ok(error.hint, 'what to do');
+  for (const secret of secrets) {
+    assert.ok(
+      !`${error.message} ${error.hint} ${error.stack}`.includes(secret),
+      'a secret is in the message',
+    );
+  }
+  return error;
+}
+
+function at(server: NatsServer, userInfo = ''): string {
+  return `nats://${userInfo}127.0.0.1:${server.port}/nowhere`;
+}
+
+test('a user and password work from the URL, options and NATS_URL, which keeps them for its own server', async (t) => {
+  const server = await startNatsServer(t, { config: 'authorization { user: app, password: "s3c:r@t" }' });
+  if (server === undefined) return;
+  await reaches({ url: at(server, 'app:s3c%3Ar%40t@') });
+  await reaches({ url: at(server), nats: { username: 'app', password: 's3c:r@t' } });
+  await reaches({ url: at(server, 'app:wrong@'), nats: { username: 'app', password: 's3c:r@t' } });
+  const env = { NATS_URL: `nats://app:s3c%3Ar%40t@127.0.0.1:${server.port}` };
+  const shown = await reaches({ url: 'nats:///nowhere', env });
+  assert.match(shown, new RegExp(`at nats://127\\.0\\.0\\.1:${server.port}$`));
+  await reaches({ url: at(server), env });
+  const elsewhere = { NATS_URL: `nats://app:s3c%3Ar%40t@127.0.0.1:${server.port + 1}` };
+  await refused({ url: at(server), env: elsewhere }, /requires credentials/);
+  await refused({ url: at(server) }, /requires credentials/);
+  await refused({ url: at(server, 'app:hunter2@') }, /refused the user name or password/, ['hunter2', 'app']);
+  await refused({ url: 'nats:///nowhere' }, /names no NATS server/);
+  await refused({ url: at(server), nats: { password: 'hunter2' } }, /password is given without a username/, [
+    'hunter2',
+  ]);
+  await refused(
+    { url: at(server), nats: { username: 'a', token: 'hunter2' } },
+    /username and token are given/,
+    ['hunter2'],
+  );
+});
+
+test('a token works from the URL and options', async (t) => {
+  const server = await startNatsServer(t, { config: 'authorization { token: s3cret }' });
+  if (server === undefined) return;
+  await reaches({ url: at(server, 's3cret@') });
+  await reaches({ url: at(server), nats: { token: 's3cret' } });
+  await refused({ url: at(server), nats: { token: 'hunter2' } }, /refused the token/, ['hunter2']);
+});
+
+test('an nkey works by its seed, a file of it, or the public key with the seed', async (t) => {
+  const user = new TestOperator().user();
+  const server = await startNatsServer(t, {
+    config: `authorization { users: [{ nkey: ${user.publicKey} }] }`,
+  });
+  if (server === undefined) return;
+  const url = at(server);
+  const other = new TestOperator().user();
+  const file = join(await scratchFolder(t), 'user.nk');
+  await writeFile(file, `${user.seed}\n`, { mode: 0o600 });
+  await reaches({ url, nats: { nkey: user.seed } });
+  await reaches({ url, nats: { nkey: user.publicKey, seed: user.seed } });
+  await reaches({ url, nats: { nkey: file } });
+  const secrets = [user.seed, other.seed];
+  await refused({ url, nats: { nkey: other.seed } }, /refused the nkey/, secrets);
+  await refused({ url, nats: { nkey: user.publicKey } }, /no seed is given/);
+  await refused({ url, nats: { nkey: user.publicKey, seed: other.seed } }, /does not belong/, secrets);
+  await refused({ url, nats: { nkey: `${user.seed.slice(0, -1)}!` } }, /cannot read|seed of an nkey/);
+  await refused(
+    { url, nats: { nkey: user.seed.replace(/.$/, 'Z').replace(/^SU/, 'SX') } },
+    /seed of an nkey/,
+    secrets,
+  );
+});
+
+test('a JWT with its seed, and a credentials file, work; expired and foreign ones are refused', async (t) => {
+  const operator = new TestOperator();
+  const server = await startNatsServer(t, { config: operator.config });
+  if (server === undefined) return;
+  const url = at(server);
+  const user = operator.user();
+  const creds = join(await scratchFolder(t), 'user.creds');
+  await writeFile(creds, user.creds, { mode: 0o600 });
+  await reaches({ url, nats: { jwt: user.jwt, seed: user.seed } });
+  await reaches({ url, nats: { creds } });
+  await reaches({ url, env: { NATS_CREDS: creds } });
+  const old = operator.user(-60);
+  await refused({ url, nats: { jwt: old.jwt, seed: old.seed } }, /refused the JWT|has expired/, [
+    old.seed,
+    old.jwt,
+  ]);
+  const stranger = new TestOperator().user();
+  const secrets = [stranger.seed, stranger.jwt, user.seed, user.jwt];
+  await refused({ url, nats: { jwt: stranger.jwt, seed: stranger.seed } }, /refused the JWT/, secrets);
+  await refused({ url, nats: { jwt: user.jwt, seed: stranger.seed } }, /refused the JWT/, secrets);
+  await refused({ url, nats: { creds: '/nowhere/user.creds' } }, /creds: cannot read .*does not exist/);
+  await writeFile(creds, 'nothing of the kind');
+  await refused({ url, nats: { creds } }, /expected a JWT and a seed/);
+});
+
+test('a secret file that others can read is warned of', async (t) => {
+  const operator = new TestOperator();
+  const server = await startNatsServer(t, { config: operator.config });
+  if (server === undefined) return;
+  const creds = join(await scratchFolder(t), 'user.creds');
+  await writeFile(creds, operator.user().creds);
+  await chmod(creds, 0o644);
+  const warnings: string[] = [];
+  await reaches({ url: at(server), nats: { creds }, onWarning: (message) => warnings.push(message) });
+  assert.equal(warnings.length, 1);
+  assert.match(warnings[0], /user\.creds can be read by other users/);
+});
+
+test('TLS: authorities, host names, dates and client certificates are checked on both sides', async (t) => {
+  const authority = await makeAuthority(t);
+  const other = await makeAuthority(t);
+  if (authority === undefined || other === undefined) return;
+  const start = async (t: TestContext, names: string, days: number, more = '') => {
+    const { cert, key } = await authority.issue(names, days);
+    return startNatsServer(t, { config: `tls {\n cert_file: "${cert}"\n key_file: "${key}"\n ${more}\n}` });
+  };
+  const server = await start(t, 'IP:127.0.0.1,DNS:localhost', 2);
+  if (server === undefined) return;
+  const rootCAs = [authority.cert];
+  await reaches({ url: at(server), nats: { rootCAs } });
+  await reaches({ url: at(server), nats: { rootCAs: [other.cert, authority.cert], tls: true } });
+  const shown = await reaches({ url: `tls://localhost:${server.port}/nowhere`, nats: { rootCAs } });
+  assert.match(shown, /at tls:\/\/localhost/);
+  await refused({ url: at(server) }, /signed by an unknown authority/);
+  await refused({ url: at(server), nats: { rootCAs: [other.cert] } }, /signed by an unknown authority/);
+  await refused(
+    { url: at(server), nats: { rootCAs: ['/nowhere.pem'] } },
+    /root-cas: cannot read .*does not exist/,
+  );
+
+  const expired = await start(t, 'IP:127.0.0.1', -1);
+  await refused({ url: at(expired!), nats: { rootCAs } }, /certificate .* has expired/);
+  const named = await start(t, 'DNS:elsewhere.example', 2);
+  await refused({ url: at(named!), nats: { rootCAs } }, /is for another host name/);
+  // The client asks about "localhost" where it dials an address: a certificate for that name is none for the address.
+  const local = await start(t, 'DNS:localhost', 2);
+  await refused({ url: at(local!), nats: { rootCAs } }, /is for another host name/);
+
+  const plain = await startNatsServer(t);
+  await refused({ url: at(plain!), nats: { tls: true } }, /offers no TLS/);
+  await refused({ url: `tls://127.0.0.1:${plain!.port}/nowhere` }, /offers no TLS/);
+
+  const mutual = await start(t, 'IP:127.0.0.1', 2, `ca_file: "${authority.cert}"\n verify: true`);
+  const client = await authority.issue('DNS:client');
+  const alien = await other.issue('DNS:client');
+  const url = at(mutual!);
+  await reaches({ url, nats: { rootCAs, clientCert: client.cert, clientKey: client.key } });
+  await refused({ url, nats: { rootCAs } }, /requires a client certificate/);
+  const aliens = { rootCAs, clientCert: alien.cert, clientKey: alien.key };
+  await refused({ url, nats: aliens }, /refused the client certificate/);
+  await refused(
+    { url, nats: { rootCAs, clientCert: client.cert } },
+    /client-cert is given without client-key/,
+  );
+  await refused({ url, nats: { rootCAs, clientKey: client.key } }, /client-key is given without client-cert/);
+  const mixed = { rootCAs, clientCert: client.cert, clientKey: alien.key };
+  await refused({ url, nats: mixed }, /does not belong to the certificate/);
+  const swapped = { rootCAs, clientCert: client.key, clientKey: client.cert };
+  await refused({ url, nats: swapped }, /holds no certificate/);
+});
+
+test('a server that is not there, not found, silent or not NATS is named with its address', async (t) => {
+  const nobody = await freePort();
+  const url = `nats://user:hunter2@127.0.0.1:${nobody}/nowhere`;
+  await refused({ url }, new RegExp(`127\\.0\\.0\\.1:${nobody}: connection refused`), ['hunter2', 'user:']);
+  await refused({ url: 'nats://no.such.host.invalid/B' }, /host no\.such\.host\.invalid .* cannot be found/);
+  const listen = async (greeting: string) => {
+    const server = createServer((socket) => {
+      socket.on('error', () => {});
+      if (greeting !== '') socket.write(greeting);
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    t.after(() => new Promise<void>((resolve) => server.close(() => resolve())));
+    server.unref();
+    return (server.address() as { port: number }).port;
+  };
+  const silent = await listen('');
+  await refused(
+    { url: `nats://127.0.0.1:${silent}/B`, nats: { timeoutMs: 500 } },
+    /no answer .* within 0\.5 s/,
+  );
+  const web = await listen('HTTP/1.1 400 Bad Request\r\n\r\n');
+  await refused({ url: `nats://127.0.0.1:${web}/B`, nats: { timeoutMs: 3000 } }, /is no NATS server/);
+});
+
+test('of several servers in a URL one that is up is enough', async (t) => {
+  const server = await startNatsServer(t);
+  if (server === undefined) return;
+  await reaches({ url: `nats://127.0.0.1:${await freePort()},127.0.0.1:${server.port}/nowhere` });
+});
+
+test('JetStream switched off, and a permission that is missing, are said with what to do', async (t) => {
+  const off = await startNatsServer(t, { jetstream: false });
+  if (off === undefined) return;
+  await refused({ url: at(off) }, /JetStream does not answer/);
+  const server = await startNatsServer(t, {
+    config:
+      'authorization { users: [{ user: a, password: b, permissions: { publish: { deny: "$JS.API.STREAM.INFO.>" } } }] }',
+  });
+  await refused({ url: at(server!, 'a:b@') }, /may not publish to \$JS\.API\.STREAM\.INFO\.OBJ_nowhere/);
+  const account = await startNatsServer(t, {
+    config: 'accounts { A: { users: [{ user: a, password: b }] } }',
+  });
+  await refused({ url: at(account!, 'a:b@') }, /JetStream (does not answer|is not enabled for this account)/);
+});
+
+test('a bucket on one server of a cluster is warned of', async (t) => {
+  const servers = await startNatsCluster(t);
+  if (servers === undefined) return;
+  const { makeBucket } = await import('../support/nats-replica.js');
+  await makeBucket(servers[0], 'single');
+  await makeBucket(servers[0], 'triple', { replicas: 3 });
+  const warnings: string[] = [];
+  for (const bucket of ['single', 'triple']) {
+    const options = { env: {}, onWarning: (message: string) => warnings.push(message) };
+    await (await openReplica(`${servers[1].url}/${bucket}`, options)).close();
+  }
+  assert.equal(warnings.length, 1);
+  assert.match(warnings[0], /bucket single is on one server of the cluster test/);
+});
