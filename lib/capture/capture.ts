@@ -105,13 +105,7 @@ export class Capture {
     try {
       const pageSize = sourcePageSize(files);
       if (pageSize === undefined) {
-        throw new JetliteError(
-          'NO_DATABASE',
-          `${options.database}: the file is empty, expected a SQLite database`,
-          {
-            hint: 'Create a table in it first; an empty file has no state to keep.',
-          },
-        );
+        throw nothingThere(options.database);
       }
       return new Capture(files, pageSize, options);
     } catch (error) {
@@ -157,7 +151,7 @@ export class Capture {
 
   /**
    * Takes in what was committed, until everything is or the batch is full.
-   * @returns 'current' if nothing more is to be had now, 'more' if the batch is full, 'wait' if the files are changing
+   * @returns 'current' if everything is taken in, 'more' if the batch is full, 'wait' if there is more but not to be had yet
    */
   async poll(): Promise<'current' | 'more' | 'wait'> {
     this.#options.signal?.throwIfAborted();
@@ -341,24 +335,24 @@ export class Capture {
     return this.#quiet === undefined ? this.#gap('the database was closed') : 'drained';
   }
 
-  #followQuiet(): 'current' | 'image' {
+  #followQuiet(): 'current' | 'wait' | 'image' {
     if (this.#quiet === undefined) return this.#gap('the WAL is gone');
     const unchanged = this.#lifetimes.isUnchanged(this.#quiet);
     if (unchanged === 'settled') this.#quiet = { ...this.#quiet, settled: true };
     if (unchanged !== false) return 'current';
     // A busy writer in rollback mode moves the file all the time: reading it must not take all of ours.
-    if (performance.now() - this.#quietTriedAt < 5 * this.#quietCost) return 'current';
+    if (performance.now() - this.#quietTriedAt < 5 * this.#quietCost) return 'wait';
     this.#imageReason = 'the database file was written';
     return 'image';
   }
 
-  async #image(): Promise<'current' | 'wait'> {
+  async #image(): Promise<'current'> {
     const reason = this.#imageReason!;
     const started = performance.now();
     this.#pending = undefined;
     const { files, pageSize, sums } = this;
     const now = sourcePageSize(files);
-    if (now === undefined) return 'wait';
+    if (now === undefined) throw nothingThere(files.path);
     if (now !== pageSize) {
       throw new JetliteError(
         'DATABASE',
@@ -373,6 +367,10 @@ export class Capture {
       { files, pageSize, set: this.#pages, sums, signal, onProgress },
       this.#follower,
     );
+    if (image.pageCount === 0) {
+      this.#pages.clear();
+      throw nothingThere(files.path);
+    }
     this.#quietTriedAt = performance.now();
     this.#quietCost = this.#quietTriedAt - started;
     this.#pending = { kind: 'image', pageCount: image.pageCount, commits: 1, timestampMs: Date.now() };
@@ -393,8 +391,8 @@ export class Capture {
       page: (pgno, bytes, offset) => this.#pages.set(pgno, bytes, offset),
       commit: (pageCount) => {
         const pending = this.#pending;
-        const before = pending?.pageCount ?? this.sums.pageCount;
-        if (pageCount < before) this.#pages.truncate(pageCount);
+        // A transaction that spilled pages may have ended with fewer.
+        this.#pages.truncate(pageCount);
         this.#pending = {
           kind: pending?.kind ?? 'commits',
           pageCount,
@@ -431,4 +429,10 @@ export class Capture {
     scratchCount++;
     return path.join(this.#options.scratchDir, `.jetlite-scratch-${process.pid}-${scratchCount}`);
   }
+}
+
+function nothingThere(database: string): JetliteError {
+  return new JetliteError('NO_DATABASE', `${database}: the file is empty, expected a SQLite database`, {
+    hint: 'Create a table in it first; an empty file has no state to keep.',
+  });
 }

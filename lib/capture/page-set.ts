@@ -33,6 +33,8 @@ export class PageSet {
   readonly #arenas: Uint8Array[] = [];
   readonly #spilled = new Map<number, Uint8Array>();
   #spilledCount = 0;
+  /** No page above it is in the set. */
+  #highest = 0;
   #spillFd: number | undefined;
 
   constructor(pageSize: number, options: PageSetOptions) {
@@ -58,6 +60,7 @@ export class PageSet {
 
   /** Copies `pageSize` bytes of `bytes` from `offset` on: they are page `pgno` now. */
   set(pgno: number, bytes: Uint8Array, offset: number): void {
+    if (pgno > this.#highest) this.#highest = pgno;
     let slot = this.#slots.get(pgno);
     if (slot === undefined) {
       const memoryFull = this.#freeSlots.length === 0 && this.#slots.size >= this.#memoryPages;
@@ -105,6 +108,8 @@ export class PageSet {
 
   /** Forgets the pages above `pageCount`: the database has shrunk to it. */
   truncate(pageCount: number): void {
+    if (this.#highest <= pageCount) return;
+    this.#highest = pageCount;
     for (const pgno of [...this.#slots.keys()]) if (pgno > pageCount) this.delete(pgno);
     for (const blockNo of [...this.#spilled.keys()]) {
       if ((blockNo + 1) * BITMAP_BLOCK_PAGES <= pageCount) continue;
@@ -118,6 +123,7 @@ export class PageSet {
     this.#freeSlots.length = 0;
     this.#spilled.clear();
     this.#spilledCount = 0;
+    this.#highest = 0;
     if (this.#spillFd !== undefined) fs.ftruncateSync(this.#spillFd, 0);
   }
 

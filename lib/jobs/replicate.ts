@@ -148,12 +148,8 @@ class Session {
   }
 
   async run(): Promise<ReplicateResult> {
-    const { signal, replica, once } = this.#options;
-    const state = await this.#withRetries(() => goOnWith(replica, this.#capture, this.#state, { signal }));
-    this.#txid = state.txid;
-    this.#sealedTxid = state.txid;
-    this.#lastTimestampMs = state.timestampMs;
-    if (state.txid === 0n && !(await this.#putFirst())) return this.#result();
+    const { signal, once } = this.#options;
+    if (!(await this.#begin())) return this.#result();
     for (let first = true; ; first = false) {
       // Read before the poll, so that what was committed before the signal is still taken.
       const stopping = signal?.aborted === true;
@@ -175,29 +171,44 @@ class Session {
     return { txid: this.#txid, ...this.#counts, images, restarts };
   }
 
-  /** TXID 1 without a copy of the database, if nothing spoils it. False if told to stop meanwhile. */
-  async #putFirst(): Promise<boolean> {
+  /**
+   * Finds out where the replica stands and gives an empty one its first state. False if told to stop meanwhile: neither
+   * is worth waiting for. Who was told before still gets what was committed by then.
+   */
+  async #begin(): Promise<boolean> {
     const { replica, signal } = this.#options;
+    const interrupt = signal?.aborted ? undefined : signal;
+    try {
+      const state = await this.#withRetries(() =>
+        goOnWith(replica, this.#capture, this.#state, { signal: interrupt }),
+      );
+      this.#txid = state.txid;
+      this.#sealedTxid = state.txid;
+      this.#lastTimestampMs = state.timestampMs;
+      if (state.txid === 0n) await this.#putFirst(interrupt);
+      return true;
+    } catch (error) {
+      if (interrupt?.aborted) return false;
+      throw error;
+    }
+  }
+
+  /** TXID 1 without a copy of the database, if nothing spoils it. */
+  async #putFirst(signal: AbortSignal | undefined): Promise<void> {
     const timestampMs = Date.now();
     let fileChecksum = 0n;
     const onChecksum = (checksum: bigint): void => {
       fileChecksum = checksum;
     };
-    try {
-      const put = await this.#withRetries(() =>
-        putStreamed(replica, this.#capture, { timestampMs, onChecksum, signal }),
-      );
-      if (put === undefined) return true;
-      this.#sealedTxid = 1n;
-      if (!this.#capture.hasPending) {
-        this.#state.writePoint({ txid: 1n, fileChecksum, point: this.#capture.point() });
-      }
-      this.#durable(1n, timestampMs, fileChecksum, put.file, 1, put.pageCount);
-      return true;
-    } catch (error) {
-      if (signal?.aborted) return false;
-      throw error;
+    const put = await this.#withRetries(() =>
+      putStreamed(this.#options.replica, this.#capture, { timestampMs, onChecksum, signal }),
+    );
+    if (put === undefined) return;
+    this.#sealedTxid = 1n;
+    if (!this.#capture.hasPending) {
+      this.#state.writePoint({ txid: 1n, fileChecksum, point: this.#capture.point() });
     }
+    this.#durable(1n, timestampMs, fileChecksum, put.file, 1, put.pageCount);
   }
 
   async #poll(): Promise<'current' | 'more' | 'wait'> {
