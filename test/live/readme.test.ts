@@ -95,12 +95,16 @@ class Desk {
     await this.writeFile(name, this.#placed(text));
   }
 
-  /** Runs an example, or a script of ours, to its end, which must be good. What it exports holds for those after it. */
-  async run(script: string): Promise<void> {
+  /**
+   * Runs an example, or a script of ours, to its end, which must be good, and resolves with what it said. What it
+   * exports holds for those after it.
+   */
+  async run(script: string): Promise<string> {
     const { child, said } = this.#start(`set -eu\n${this.#exports}${this.#placed(script)}`);
     const [code] = await once(child, 'close');
     assert.equal(code, 0, `${script}\n${said.text}`);
     for (const line of this.#placed(script).match(/^export .*\n/gm) ?? []) this.#exports += line;
+    return said.text;
   }
 
   /** Starts an example, waits until it says `ready`, does `meanwhile`, and stops it as a service would be stopped. */
@@ -250,7 +254,7 @@ test('the library is used as the README shows it', async (t) => {
   assert.deepEqual(await sqlite.differences(app, join(desk.folder, 'copy.db')), []);
 });
 
-/** Every configuration of that name replicates and restores with the server it is meant for. */
+/** Every configuration of that name replicates with the server it is meant for. */
 async function configurationsWork(
   t: TestContext,
   name: string,
@@ -260,15 +264,12 @@ async function configurationsWork(
 ): Promise<void> {
   const made = await deskWithServer(t, serverConfig, options);
   if (!made) return;
-  const { desk, sqlite, app } = made;
+  const { desk, sqlite } = made;
   await prepare(desk);
-  for (const [i, example] of examples(name, 'yaml').entries()) {
+  await sqlite.run(join(desk.folder, 'other.db'), 'CREATE TABLE other (x);');
+  for (const example of examples(name, 'yaml')) {
     await desk.writeExample('jetlite.yml', example.text);
-    await sqlite.run(app, `INSERT INTO note VALUES ('${i}');`);
-    await sqlite.run(join(desk.folder, 'other.db'), 'CREATE TABLE IF NOT EXISTS other (x);');
-    await desk.run(`jetlite replicate --once --config jetlite.yml`);
-    await desk.run(`jetlite restore --config jetlite.yml -o copy${i}.db ${app}`);
-    assert.deepEqual(await sqlite.differences(app, join(desk.folder, `copy${i}.db`)), []);
+    assert.match(await desk.run('jetlite replicate --once --config jetlite.yml'), /up to date at TXID/);
   }
 }
 
