@@ -23,6 +23,7 @@ import {
   type GlobalOptions,
 } from './command.js';
 import { backupCommand } from './commands/backup.js';
+import { bucketCommand } from './commands/bucket.js';
 import { databasesCommand } from './commands/databases.js';
 import { inspectCommand } from './commands/inspect.js';
 import { ltxCommand } from './commands/ltx.js';
@@ -41,6 +42,7 @@ const COMMANDS: readonly Command[] = [
   verifyCommand,
   ltxCommand,
   inspectCommand,
+  bucketCommand,
   databasesCommand,
   versionCommand,
 ];

@@ -24,6 +24,7 @@ export const Api = {
   /** Another message with such an expectation is under way (replicated streams). */
   WRONG_LAST_SEQUENCE_UNKNOWN: 10164,
   STREAM_NOT_FOUND: 10059,
+  STREAM_NAME_IN_USE: 10058,
   CONSUMER_NOT_FOUND: 10014,
   MESSAGE_NOT_FOUND: 10037,
   JETSTREAM_NOT_ENABLED: 10076,
@@ -183,6 +184,9 @@ export function requestError(error: unknown, doing: string, bucket: string, url:
     );
   }
   if (api === Api.STREAM_NOT_FOUND) return missingBucket(bucket, url, error);
+  if (api === Api.STREAM_NAME_IN_USE) {
+    return fail('there is one with other settings', `See them: jetlite bucket info ${bucket}.`);
+  }
   if (api === Api.JETSTREAM_NOT_ENABLED) {
     return fail(
       'JetStream is off at the server',
@@ -212,7 +216,7 @@ export function requestError(error: unknown, doing: string, bucket: string, url:
 /** The error for a bucket that is not there: Jetlite never creates one by itself. */
 export function missingBucket(bucket: string, url: string, cause?: unknown): JetliteError {
   return new JetliteError('REPLICA', `there is no bucket ${bucket} at ${url}`, {
-    hint: `Create it: jetlite bucket create ${bucket} (or: nats object store add ${bucket}).`,
+    hint: `Create it: jetlite bucket create ${bucket} --server ${url} (or: nats object store add ${bucket}).`,
     cause,
   });
 }

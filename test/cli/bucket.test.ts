@@ -1,0 +1,78 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { makeBucket, openBucketReplica } from '../support/nats-replica.js';
+import { startNatsServer } from '../support/nats-server.js';
+import { bytes, target } from '../support/replica.js';
+import { jetlite } from './run.js';
+
+test('buckets are created, shown, listed and deleted', async (t) => {
+  const server = await startNatsServer(t);
+  if (server === undefined) return;
+  const env = { NATS_URL: server.url };
+  const settings = ['--max-bytes', '2GB', '--compression', '--description', 'of the shop'];
+  const created = await jetlite(['bucket', 'create', 'backups', ...settings], { env });
+  assert.equal(created.exitCode, 0, created.stderr);
+  assert.match(
+    created.stdout,
+    /^bucket {7}backups\nreplicas {5}1\nstorage {6}file, compressed\nsize .* of 2\.0 GB\n/,
+  );
+  await makeBucket(server, 'others');
+  const info = await jetlite(['bucket', 'info', 'backups', '--json', '--server', server.url]);
+  const { created: _created, ...shown } = JSON.parse(info.stdout);
+  assert.deepEqual(shown, {
+    bucket: 'backups',
+    description: 'of the shop',
+    replicas: 1,
+    storage: 'file',
+    compression: true,
+    max_bytes: 2e9,
+    ttl_ms: 0,
+    bytes: 0,
+  });
+  const listed = await jetlite(['bucket', 'list', '--json'], { env });
+  assert.deepEqual(
+    JSON.parse(listed.stdout).map(({ bucket }: { bucket: string }) => bucket),
+    ['backups', 'others'],
+  );
+  const replica = await openBucketReplica(t, server);
+  await replica.write(target(0, 1n), bytes('content'));
+  const kept = await jetlite(['bucket', 'delete', 'backups'], { env });
+  assert.equal(kept.exitCode, 2);
+  assert.match(kept.stderr, /deleting it deletes them\n.*--force/);
+  const deleted = await jetlite(['bucket', 'delete', 'backups', '--force'], { env });
+  assert.equal(deleted.exitCode, 0, deleted.stderr);
+  const gone = await jetlite(['bucket', 'info', 'backups'], { env });
+  assert.equal(gone.exitCode, 1);
+  assert.match(
+    gone.stderr,
+    /there is no bucket backups at .*\n.*jetlite bucket create backups --server nats:/,
+  );
+});
+
+test('a bucket that exists with other settings, and settings that cannot be, are refused', async (t) => {
+  const server = await startNatsServer(t);
+  if (server === undefined) return;
+  const env = { NATS_URL: server.url };
+  await makeBucket(server, 'backups');
+  assert.equal((await jetlite(['bucket', 'create', 'backups'], { env })).exitCode, 0);
+  const other = await jetlite(['bucket', 'create', 'backups', '--max-bytes', '1GB'], { env });
+  assert.equal(other.exitCode, 1);
+  assert.match(other.stderr, /there is one with other settings/);
+  const cases: [string[], RegExp][] = [
+    [['create', 'b', '--replicas', '2'], /--replicas: expected 1, 3 or 5/],
+    [['create', 'b', '--storage', 'tape'], /--storage: expected file or memory/],
+    [['create', 'b', '--max-bytes', 'lots'], /--max-bytes: expected a size/],
+    [['create', 'b', '--ttl', 'soon'], /--ttl: expected a duration/],
+    [['create', 'b.c'], /"b\.c" cannot name a bucket/],
+    [['create'], /which bucket/],
+    [['frobnicate', 'b'], /action/i],
+  ];
+  for (const [args, message] of cases) {
+    const run = await jetlite(['bucket', ...args], { env });
+    assert.match(run.stderr, message);
+    assert.equal(run.exitCode, 2, args.join(' '));
+  }
+  const three = await jetlite(['bucket', 'create', 'wide', '--replicas', '3'], { env });
+  assert.equal(three.exitCode, 1);
+  assert.match(three.stderr, /cannot create the bucket: .*replicas/);
+});

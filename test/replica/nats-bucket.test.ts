@@ -1,0 +1,61 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { connect, DiscardPolicy, StorageType, type StreamConfig } from 'nats';
+import { makeBucket, openBucketReplica } from '../support/nats-replica.js';
+import { type NatsServer, startNatsServer } from '../support/nats-server.js';
+import { bytes, contentOf, target } from '../support/replica.js';
+
+/** Changes settings of the bucket's stream behind everyone's back. */
+async function edit(server: NatsServer, changes: Partial<StreamConfig>): Promise<void> {
+  const connection = await connect({ servers: server.url });
+  const manager = await connection.jetstreamManager();
+  const { config } = await manager.streams.info('OBJ_backups');
+  await manager.streams.delete('OBJ_backups');
+  await manager.streams.add({ ...config, ...changes });
+  await connection.close();
+}
+
+test('a bucket that can lose parts of a replica is refused with the reason, unless it is wanted so', async (t) => {
+  const server = await startNatsServer(t);
+  if (server === undefined) return;
+  await makeBucket(server);
+  const cases: [Partial<StreamConfig>, RegExp][] = [
+    [{ max_age: 3600 * 1e9 }, /objects expire after 3600 s \(max_age\)/],
+    [{ discard: DiscardPolicy.Old, max_bytes: 1e9 }, /oldest messages are dropped/],
+    [{ discard: DiscardPolicy.Old, max_msgs: 1e6 }, /oldest messages are dropped/],
+    [{ max_msgs_per_subject: 100 }, /few messages a subject/],
+    [{ allow_rollup_hdrs: false }, /rollup is off/],
+  ];
+  const safe = {
+    max_age: 0,
+    discard: DiscardPolicy.New,
+    max_bytes: -1,
+    max_msgs: -1,
+    max_msgs_per_subject: -1,
+  };
+  for (const [changes, reason] of cases) {
+    await edit(server, { ...safe, allow_rollup_hdrs: true, ...changes });
+    await assert.rejects(openBucketReplica(t, server), { code: 'REPLICA', message: reason });
+    const warnings: string[] = [];
+    const onWarning = (message: string) => warnings.push(message);
+    await openBucketReplica(t, server, 'backups', { allowUnsafeBucket: true, onWarning });
+    assert.match(warnings.join('\n'), reason);
+  }
+  await edit(server, { ...safe, allow_rollup_hdrs: true });
+  await openBucketReplica(t, server);
+});
+
+test('a bucket that the nats package made serves as well, in memory and compressed too', async (t) => {
+  const server = await startNatsServer(t);
+  if (server === undefined) return;
+  const connection = await connect({ servers: server.url });
+  t.after(() => connection.close());
+  await connection.jetstream().views.os('plain');
+  await connection.jetstream().views.os('memory', { storage: StorageType.Memory });
+  await makeBucket(server, 'compressed', { compression: true, description: 'for tests' });
+  for (const bucket of ['plain', 'memory', 'compressed']) {
+    const replica = await openBucketReplica(t, server, bucket);
+    const file = await replica.write(target(0, 1n), bytes('content'));
+    assert.equal(await contentOf(replica, file), 'content');
+  }
+});
