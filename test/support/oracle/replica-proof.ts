@@ -1,6 +1,5 @@
 /** Proof that every state a replica can be restored to is one that the oracle writer committed. */
 import assert from 'node:assert/strict';
-import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { restore } from '../../../lib/jobs/restore.js';
 import { formatTxid } from '../../../lib/ltx/header.js';
@@ -45,9 +44,8 @@ export async function proveReplica(options: ProofOptions): Promise<ReplicaProof>
 async function proveStates(replica: Replica, options: ProofOptions): Promise<ReplicaProof> {
   const { database, folder, ledger } = options;
   const output = join(folder, 'restored.db');
-  await restore({ replica, output });
+  await restore({ replica, output, force: true });
   assert.equal(await firstDifference(database, output), undefined, 'newest state and source');
-  await rm(output);
 
   const txids = await restorableTxids(replica);
   const limit = process.env.JETLITE_LONG === '1' ? txids.length : (options.limit ?? 20);
@@ -59,14 +57,13 @@ async function proveStates(replica: Replica, options: ProofOptions): Promise<Rep
   try {
     for (const txid of sample) {
       const where = `TXID ${formatTxid(txid)}`;
-      await restore({ replica, output, txid });
+      await restore({ replica, output, txid, force: true });
       const { seq, digest } = await checker.prove(output);
       if (ledger) assert.equal(digest, ledger.digestOf(seq), `${where}, which stands at commit ${seq}`);
       const previous = states.at(-1);
       if (previous)
         assert.ok(seq >= previous.seq, `${where} stands at commit ${seq}, before ${previous.seq}`);
       states.push({ seq, digest });
-      await rm(output);
     }
   } finally {
     await checker.close();
