@@ -9,8 +9,11 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { connect } from 'nats';
+import { startNatsServer } from '../../test/support/nats-server.js';
 import { OracleWriter } from '../../test/support/oracle/writer.js';
 import { peerPath } from '../../test/support/peers.js';
+import { DRIVER } from '../../test/support/replication.js';
 import { cpuSeconds, median, numberOption, peakResidentBytes, printTable } from './figures.js';
 
 const seconds = numberOption('seconds', 10);
@@ -18,8 +21,9 @@ const rounds = numberOption('rounds', 3);
 
 interface Companion {
   readonly name: string;
-  /** Starts the replicator of `database` into `folder`; undefined for none. */
-  start(database: string, folder: string): ChildProcess | undefined;
+  /** Starts the replicator of `database` into `replica`; undefined for none. */
+  start(database: string, replica: string): ChildProcess | undefined;
+  readonly nats: boolean;
 }
 
 interface Run {
@@ -37,7 +41,8 @@ async function run(companion: Companion): Promise<Run> {
   try {
     const writer = await OracleWriter.start(database, { paused: true, sizes: [[1, 1, 1]], seed: 7 });
     await writer.command('step 5000');
-    const replicator = companion.start(database, join(folder, 'replica'));
+    const replica = companion.nats ? await newBucket() : `file://${join(folder, 'replica')}`;
+    const replicator = companion.start(database, replica);
     await sleep(2000); // its first snapshot
     const cpuBefore = replicator ? cpuSeconds(replicator.pid!) : 0;
     const before = (await writer.resume()).seq;
@@ -65,14 +70,41 @@ async function run(companion: Companion): Promise<Run> {
   }
 }
 
-const companions: Companion[] = [{ name: 'alone', start: () => undefined }];
+const cleanUps: (() => Promise<void>)[] = [];
+const server = await startNatsServer(
+  { after: (cleanUp) => cleanUps.push(cleanUp), skip: () => {} },
+  // Without these limits a server drops what Litestream sends faster than it can be stored.
+  { jetstream: 'max_buffered_size: 1GB\nmax_buffered_msgs: 100000' },
+);
+let buckets = 0;
+
+/** The URL of a new, empty bucket. */
+async function newBucket(): Promise<string> {
+  const connection = await connect({ servers: server!.url });
+  const bucket = `bench-${++buckets}`;
+  await connection.jetstream().views.os(bucket);
+  await connection.close();
+  return `${server!.url}/${bucket}`;
+}
+
+function jetlite(database: string, replica: string): ChildProcess {
+  // It ends with its stdin, so that must stay open.
+  return spawn(process.execPath, [DRIVER, JSON.stringify({ database, replica })], {
+    stdio: ['pipe', 'ignore', 'inherit'],
+  });
+}
+
+const companions: Companion[] = [
+  { name: 'alone', nats: false, start: () => undefined },
+  { name: 'beside Jetlite, folder', nats: false, start: jetlite },
+];
+if (server) companions.push({ name: 'beside Jetlite, NATS', nats: true, start: jetlite });
 const litestream = peerPath('litestream');
 if (litestream) {
-  companions.push({
-    name: 'beside Litestream',
-    start: (database, folder) =>
-      spawn(litestream, ['replicate', database, `file://${folder}`], { stdio: 'ignore' }),
-  });
+  const start = (database: string, replica: string): ChildProcess =>
+    spawn(litestream, ['replicate', database, replica], { stdio: 'ignore' });
+  companions.push({ name: 'beside Litestream, folder', nats: false, start });
+  if (server) companions.push({ name: 'beside Litestream, NATS', nats: true, start });
 }
 
 const runs = companions.map((): Run[] => []);
@@ -96,3 +128,4 @@ printTable(
     (of(index, 'residentBytes') / 1e6).toFixed(0),
   ]),
 );
+for (const cleanUp of cleanUps) await cleanUp();
