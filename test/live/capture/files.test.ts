@@ -4,7 +4,7 @@ import { chmod, readdir, rename, rm, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { CaptureStage } from '../../support/capture-stage.js';
+import { CaptureStage, LONG } from '../../support/capture-stage.js';
 
 /** seq goes on above this in a second database, so that one ledger serves both. */
 const SECOND_LIFE = 1_000_000;
@@ -26,7 +26,7 @@ test('a database replaced by rename, and used on', async (t) => {
   await sleep(300);
   await second.stop();
   await replication.stop();
-  const { states } = await stage.prove({ limit: 60 });
+  const { states } = await stage.prove(LONG ? {} : { limit: 60 });
   assert.ok(states.some(({ seq }) => seq <= old.seq) && states.some(({ seq }) => seq > SECOND_LIFE));
 });
 

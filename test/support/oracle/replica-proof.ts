@@ -24,7 +24,7 @@ export interface ProofOptions {
   readonly folder: string;
   /** The commits of the writer; without it, the restored copies alone must prove themselves. */
   readonly ledger?: Ledger;
-  /** At most this many TXIDs are restored, the first and the last among them. Default 20; all with JETLITE_LONG=1. */
+  /** At most this many TXIDs are restored, the first and the last among them. Default 20, with JETLITE_LONG=1 all. */
   readonly limit?: number;
 }
 
@@ -48,7 +48,7 @@ async function proveStates(replica: Replica, options: ProofOptions): Promise<Rep
   assert.equal(await firstDifference(database, output), undefined, 'newest state and source');
 
   const txids = await restorableTxids(replica);
-  const limit = process.env.JETLITE_LONG === '1' ? txids.length : (options.limit ?? 20);
+  const limit = options.limit ?? (process.env.JETLITE_LONG === '1' ? txids.length : 20);
   const sample = txids.filter(
     (_, index) => index === txids.length - 1 || index % Math.ceil(txids.length / limit) === 0,
   );
