@@ -48,7 +48,7 @@ for (const [how, destroy, todo] of [
   [
     'cut to nothing',
     (path: string) => truncate(path, 0),
-    'a file cut to nothing ends replicate with an error',
+    'an image of no pages, taken as the database is created anew, ends replicate with an error',
   ],
   ['deleted', (path: string) => rm(path), false],
 ] as const) {
