@@ -117,8 +117,13 @@ export class ConfigMap {
     throw usage(`${this.#where(key, line)}: ${message}`);
   }
 
-  /** A mistake about the mapping as a whole. */
-  refuseAll(message: string): never {
+  /** A mistake about the mapping as a whole; one of `missing` would mend it, perhaps under a name mistyped. */
+  refuseAll(message: string, missing: readonly string[]): never {
+    for (const [key, { line }] of this.#map.entries) {
+      const near = missing.includes(key) ? undefined : nearest(key, missing);
+      if (near !== undefined)
+        throw usage(`${this.#where(key, line)}: there is no such key`, `Did you mean ${near}?`);
+    }
     throw usage(`${this.#file}:${this.#map.line}: ${this.#path || 'the file'}: ${message}`);
   }
 
@@ -169,7 +174,7 @@ function kindOf(node: YamlNode): string {
 }
 
 /** The known key that differs from `key` by no more than two letters. */
-function nearest(key: string, known: ReadonlySet<string>): string | undefined {
+function nearest(key: string, known: Iterable<string>): string | undefined {
   let best: string | undefined;
   let bestDistance = 3;
   for (const candidate of known) {

@@ -90,7 +90,11 @@ function addressOfPath(
 ): ReplicaAddress {
   if (type === 'nats') return section.refuse('type', 'a NATS replica needs a url or a bucket');
   if (path === undefined)
-    return section.refuseAll('expected a url, a bucket or a path that says where the replica is');
+    return section.refuseAll('expected a url, a bucket or a path that says where the replica is', [
+      'url',
+      'bucket',
+      'path',
+    ]);
   return parsed(section, 'path', path);
 }
 

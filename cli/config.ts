@@ -131,7 +131,7 @@ function readUnbuilt(map: ConfigMap): void {
   if (map.text('addr') !== undefined) map.ignore('addr', NOT_YET);
   let longest = 0;
   for (const level of map.maps('levels') ?? []) {
-    const intervalMs = level.duration('interval') ?? level.refuseAll('expected an interval');
+    const intervalMs = level.duration('interval') ?? level.refuseAll('expected an interval', ['interval']);
     if (intervalMs <= longest) level.refuse('interval', 'expected longer intervals from level to level');
     longest = intervalMs;
     level.end();
@@ -175,7 +175,8 @@ interface ReadDatabase {
 function readDatabase(section: ConfigMap): ReadDatabase[] {
   const path = section.text('path');
   const dir = section.text('dir');
-  if ((path === undefined) === (dir === undefined)) section.refuseAll('expected either path or dir');
+  if ((path === undefined) === (dir === undefined))
+    section.refuseAll('expected either path or dir', ['path', 'dir']);
   const pattern = section.text('pattern');
   section.flag('recursive');
   section.flag('watch');
@@ -202,7 +203,7 @@ function theReplica(section: ConfigMap): ConfigMap {
   if (list !== undefined && list.length !== 1) {
     section.refuse('replicas', `a database has one replica, found ${list.length}`);
   }
-  return single ?? list?.[0] ?? section.refuseAll('expected a replica');
+  return single ?? list?.[0] ?? section.refuseAll('expected a replica', ['replica']);
 }
 
 /** Two databases in one replica, or one database twice, would destroy each other's chain. */

@@ -78,7 +78,6 @@ function buildParser(chosen: (choice: Choice) => void): Argv {
       'greedy-arrays': false,
       'parse-numbers': false,
       'parse-positional-numbers': false,
-      'strip-dashed': true,
     })
     .option('quiet', { type: 'boolean', default: false, describe: 'Print errors only', global: true })
     .option('log-level', {
@@ -120,7 +119,11 @@ async function parse(argv: readonly string[]): Promise<Parsed> {
   if (failure != null) {
     const name = argv.find((arg) => !arg.startsWith('-'));
     const known = COMMANDS.some((command) => command.command.split(' ')[0] === name);
-    throw new JetliteError('USAGE', failure.message, {
+    // To the parser whatever stands where a command could is one.
+    const message = known
+      ? failure.message.replace(/^Unknown command/, 'Unexpected argument')
+      : failure.message;
+    throw new JetliteError('USAGE', message, {
       hint: `See: jetlite ${known ? `${name} ` : ''}--help`,
     });
   }
@@ -194,4 +197,12 @@ async function main(argv: readonly string[]): Promise<number> {
   }
 }
 
-process.exitCode = await main(process.argv.slice(2));
+/** Ends the program when what it said is out: a connection that a library still holds must not keep it. */
+async function end(exitCode: number): Promise<never> {
+  for (const stream of [process.stdout, process.stderr]) {
+    await new Promise<void>((resolve) => stream.write('', () => resolve()));
+  }
+  process.exit(exitCode);
+}
+
+await end(await main(process.argv.slice(2)));

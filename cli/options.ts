@@ -59,6 +59,12 @@ export function readDuration(option: string, text: string | undefined): number |
   return read(option, text, (value) => positive(parseDuration(value)), DURATION_EXAMPLES);
 }
 
+export function readChoice<T extends string>(option: string, text: string, choices: readonly T[]): T {
+  const choice = choices.find((name) => name === text);
+  if (choice !== undefined) return choice;
+  throw new JetliteError('USAGE', `--${option}: expected ${choices.join(', ')}, found "${text}"`);
+}
+
 function read<T>(
   option: string,
   text: string | undefined,

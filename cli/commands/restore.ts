@@ -5,7 +5,14 @@ import { formatTxid, ltxFileName } from '../../lib/ltx/header.js';
 import type { LtxFileInfo } from '../../lib/replica/replica.js';
 import { type Context, defineCommand, EXIT_DONE } from '../command.js';
 import { formatBytes, formatElapsed, formatMoment, formatTable } from '../format.js';
-import { configOptions, jsonOption, readStateArgs, type StateArgs, stateOptions } from '../options.js';
+import {
+  configOptions,
+  jsonOption,
+  readChoice,
+  readStateArgs,
+  type StateArgs,
+  stateOptions,
+} from '../options.js';
 import { type ConfigArgs, resolveSource, withReplica } from '../source.js';
 
 interface RestoreArgs extends ConfigArgs, StateArgs {
@@ -15,7 +22,7 @@ interface RestoreArgs extends ConfigArgs, StateArgs {
   readonly ifReplicaExists: boolean;
   readonly force: boolean;
   readonly dryRun: boolean;
-  readonly integrityCheck: 'none' | 'quick' | 'full';
+  readonly integrityCheck: string;
   readonly json: boolean;
 }
 
@@ -49,12 +56,14 @@ export const restoreCommand = defineCommand({
       .option('force', { type: 'boolean', default: false, describe: 'Replace a database at the output' })
       .option('dry-run', { type: 'boolean', default: false, describe: 'Print the plan, write nothing' })
       .option('integrity-check', {
-        choices: ['none', 'quick', 'full'] as const,
-        default: 'none' as const,
-        describe: 'Let SQLite check the result before it appears',
+        type: 'string',
+        default: 'none',
+        requiresArg: true,
+        describe: 'Let SQLite check the result before it appears: none, quick or full',
       }),
   run: async (args: RestoreArgs, context) => {
     const state = readStateArgs(args);
+    const integrityCheck = readChoice('integrity-check', args.integrityCheck, ['none', 'quick', 'full']);
     const source = await resolveSource(args.source, args, context);
     const output = args.output ?? source.database;
     if (output === undefined) {
@@ -73,7 +82,7 @@ export const restoreCommand = defineCommand({
         ifDbNotExists: args.ifDbNotExists,
         ifReplicaExists: args.ifReplicaExists,
         dryRun: args.dryRun,
-        integrityCheck: args.integrityCheck,
+        integrityCheck,
         signal: context.signal,
         onProgress: ({ phase, bytes, totalBytes }) => progress.update(phase, bytes, totalBytes),
       }).finally(() => progress.end());

@@ -33,7 +33,7 @@ test('what the parser does not know is named, with exit code 2 and no stack trac
     [['frobnicate'], /^jetlite: Unknown command: frobnicate\n {2}See: jetlite --help\n$/],
     [['version', '--bar'], /^jetlite: Unknown option: bar\n {2}See: jetlite version --help\n$/],
     [['version', '-bar'], /^jetlite: Unknown option: bar\n {2}See: jetlite version --help\n$/],
-    [['version', 'extra'], /^jetlite: Unknown command: extra\n/],
+    [['version', 'extra'], /^jetlite: Unexpected argument: extra\n/],
     [['version', '--log-level'], /^jetlite: A value is missing after --log-level\n/],
     [
       ['version', '--log-level', 'loud'],

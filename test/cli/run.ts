@@ -1,6 +1,7 @@
 /** Runs the built program as a user would: a process of its own, its exit code and what it said. */
 
-import { spawn } from 'node:child_process';
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
 export const PROGRAM = fileURLToPath(new URL('../../cli/main.js', import.meta.url));
@@ -17,23 +18,66 @@ export interface RunOptions {
   readonly env?: Readonly<Record<string, string>>;
 }
 
-export function jetlite(args: readonly string[], options: RunOptions = {}): Promise<Run> {
+/** The program's environment: ours, but naming no server, no configuration and no colours. */
+export function cleanEnvironment(env: Readonly<Record<string, string>> = {}): NodeJS.ProcessEnv {
   const { NATS_URL, NATS_CREDS, JETLITE_CONFIG, LITESTREAM_CONFIG, ...rest } = process.env;
-  return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [PROGRAM, ...args], {
-      cwd: options.cwd,
-      env: { ...rest, NO_COLOR: '1', ...options.env },
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
-    let stdout = '';
-    let stderr = '';
-    child.stdout.setEncoding('utf8').on('data', (text: string) => {
-      stdout += text;
-    });
-    child.stderr.setEncoding('utf8').on('data', (text: string) => {
-      stderr += text;
-    });
+  return { ...rest, NO_COLOR: '1', ...env };
+}
+
+/** Runs the program to its end. */
+export function jetlite(args: readonly string[], options: RunOptions = {}): Promise<Run> {
+  return startJetlite(args, options).ended;
+}
+
+export interface Started {
+  readonly child: ChildProcess;
+  readonly ended: Promise<Run>;
+  /** Resolves when stderr has shown it; rejects if the program ends before. */
+  shows(pattern: RegExp): Promise<void>;
+}
+
+export function startJetlite(args: readonly string[], options: RunOptions = {}): Started {
+  const child = spawn(process.execPath, [PROGRAM, ...args], {
+    cwd: options.cwd,
+    env: cleanEnvironment(options.env),
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let stdout = '';
+  let stderr = '';
+  const waiting = new Set<() => void>();
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    stdout += text;
+  });
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    stderr += text;
+    for (const look of waiting) look();
+  });
+  const ended = new Promise<Run>((resolve, reject) => {
     child.on('error', reject);
     child.on('close', (exitCode) => resolve({ exitCode, stdout, stderr }));
   });
+  const shows = (pattern: RegExp): Promise<void> =>
+    new Promise((resolve, reject) => {
+      const look = (): void => {
+        if (!pattern.test(stderr)) return;
+        waiting.delete(look);
+        resolve();
+      };
+      waiting.add(look);
+      look();
+      ended.then(() => reject(new Error(`the program ended without ${pattern}: ${stderr}`)), reject);
+    });
+  return { child, ended, shows };
+}
+
+/** An error as users must see one: nothing on stdout, one line and at most one more of advice, no stack trace. */
+export function assertRefused(run: Run, exitCode: number, message: RegExp): void {
+  const lines = run.stderr.trimEnd().split('\n');
+  assert.match(lines[0], /^jetlite: /);
+  assert.match(run.stderr, message);
+  assert.ok(lines.length <= 2, run.stderr);
+  for (const line of lines.slice(1)) assert.match(line, /^ {2}\S/);
+  assert.doesNotMatch(run.stderr, /\n\s+at |unexpected error/);
+  assert.equal(run.stdout, '');
+  assert.equal(run.exitCode, exitCode, run.stderr);
 }
