@@ -18,7 +18,7 @@ import { createBucket } from '../../lib/replica/nats/bucket.js';
 import { connectNats, type NatsOptions } from '../../lib/replica/nats/connect.js';
 import { PROGRAM } from '../cli/run.js';
 import { makeAuthority } from '../support/certificates.js';
-import { makeUserJwt } from '../support/nats-jwt.js';
+import { TestOperator } from '../support/nats-accounts.js';
 import { freePort, type NatsServer, startNatsServer } from '../support/nats-server.js';
 import { peer } from '../support/peers.js';
 import { scratchFolder } from '../support/scratch.js';
@@ -296,8 +296,9 @@ test("the README's configuration with an nkey replicates", (t) => {
 
 for (const name of ['jwt', 'creds']) {
   test(`the README's configuration with ${name} replicates`, (t) => {
-    const { serverConfig, jwt, seed, creds } = makeUserJwt();
-    return configurationsWork(t, name, serverConfig, { jwt, seed }, async (desk) => {
+    const operator = new TestOperator();
+    const { jwt, seed, creds } = operator.user();
+    return configurationsWork(t, name, operator.config, { jwt, seed }, async (desk) => {
       desk.setEnv('NATS_JWT', jwt);
       desk.setEnv('NATS_SEED', seed);
       desk.place('/etc/jetlite/nats.creds', await desk.writeFile('nats.creds', creds));
