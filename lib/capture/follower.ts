@@ -84,7 +84,7 @@ const NOWHERE: ChainPosition = {
 export class Follower {
   /** Size in pages after the last commit handed on; 0 if none was. */
   pageCount = 0;
-  /** Size in pages as the last governing header gave it; 0 if it did not say. */
+  /** Size in pages as the index gave it at the last look; 0 if it did not say. */
   indexPageCount = 0;
   /** Restarts crossed with proof. */
   restarts = 0;
@@ -163,6 +163,7 @@ export class Follower {
         why = view.why;
         continue;
       }
+      this.indexPageCount = 'index' in view && view.kind !== 'ungoverned' ? (view.index?.pageCount ?? 0) : 0;
       const step = await this.#follow(pair, view, before, visit, look === LOOKS - 1);
       if (step === 'again') continue;
       if (typeof step === 'object') return { state: 'gap', reason: step.gap };
@@ -223,7 +224,6 @@ export class Follower {
     visit: FrameVisitor,
   ): Promise<Step> {
     if (wal.pageSize !== this.#pageSize) return { gap: this.#pageSizeChanged(wal) };
-    this.indexPageCount = index.pageCount;
     if (this.#position === undefined) this.#moveTo(generationStart(wal));
     else if (!isGeneration(this.#position, wal)) {
       const crossed = await this.#cross(pair, index, wal, visit);
@@ -307,7 +307,6 @@ export class Follower {
     index: WalIndexHeader | undefined,
     before: BeforeReading | undefined,
   ): Promise<Step> {
-    this.indexPageCount = index?.pageCount ?? 0;
     if (this.#position === undefined) {
       this.#moveTo(NOWHERE);
     } else if (index === undefined) {
