@@ -61,7 +61,7 @@ export type FollowOutcome =
   /** Commits may be missing: what the sink got since its last emptying is worthless. */
   | { readonly state: 'gap'; readonly reason: string };
 
-type Step = 'current' | 'more' | 'again' | { readonly gap: string };
+type Step = 'current' | 'more' | 'again' | { readonly gap: string } | { readonly wait: string };
 
 const LOOKS = 8;
 /** Chunks read before the event loop gets its turn. */
@@ -155,8 +155,10 @@ export class Follower {
       this.pageCount = commit;
       return sink.commit(commit);
     };
+    let broken = false;
     for (let look = 0; look < LOOKS; look++) {
       if (look > 2) await delay(look);
+      broken = false;
       const before = pair.shm === undefined ? undefined : await beforeReading(pair.shm, this.#events);
       const view = this.#judge(viewWal(pair.wal, pair.shm));
       if (view.kind === 'changing') {
@@ -165,12 +167,17 @@ export class Follower {
       }
       this.indexPageCount = 'index' in view && view.kind !== 'ungoverned' ? (view.index?.pageCount ?? 0) : 0;
       const step = await this.#follow(pair, view, before, visit, look === LOOKS - 1);
+      broken = step === 'again';
       if (step === 'again') continue;
-      if (typeof step === 'object') return { state: 'gap', reason: step.gap };
+      if (typeof step === 'object') {
+        if ('gap' in step) return { state: 'gap', reason: step.gap };
+        return { state: 'wait', commits, why: step.wait };
+      }
       return { state: step, commits };
     }
-    if (this.#reader !== undefined && this.#reader.frame !== this.#position?.frame) {
-      return { state: 'gap', reason: `the chain broke inside a commit, behind frame ${this.#reader.frame}` };
+    const frame = this.#reader?.frame ?? this.#position?.frame ?? 0;
+    if (broken || (this.#reader !== undefined && frame !== this.#position?.frame)) {
+      return { state: 'gap', reason: `the checksum chain is broken behind frame ${frame}` };
     }
     return { state: 'wait', commits, why };
   }
@@ -234,7 +241,7 @@ export class Follower {
       return { gap: `the WAL ends at frame ${index.maxFrame}, before the position ${position.frame}` };
     }
     if (index.maxFrame > position.frame) {
-      const read = await this.#readTo(pair.wal, index.maxFrame, visit);
+      const read = await this.#readTo(pair, index.maxFrame, visit, index);
       if (read !== 'reached') return read;
     }
     if (
@@ -329,8 +336,14 @@ export class Follower {
     }
     this.#counted = undefined;
     const horizon = (await lastCommit(pair.wal, this.#position!)).frame;
+    const behind = new FrameReader({ ...this.#position!, frame: horizon });
+    // Only the index in its writer's memory could say whether such a frame is committed, and a checkpoint may be copying
+    // what is behind it. If nobody is there, recovery will take it for uncommitted.
+    if (behind.isUnsummedNext(pair.wal.fd) && databaseIsExclusive(pair.database)) {
+      return { wait: `frame ${horizon + 1} has no checksum and no index says whether it is committed` };
+    }
     if (horizon === this.#position!.frame) return 'current';
-    const read = await this.#readTo(pair.wal, horizon, visit);
+    const read = await this.#readTo(pair, horizon, visit);
     return read === 'reached' ? 'current' : read;
   }
 
@@ -346,7 +359,11 @@ export class Follower {
       if (chunks % CHUNKS_A_TURN === 0) await turn();
       const state = count.read(pair.wal.fd, index.maxFrame, () => true);
       if (state === 'reached') break;
-      if (state === 'broken') return 'again';
+      if (state !== 'broken') continue;
+      if (!count.isUnsummedNext(pair.wal.fd)) return 'again';
+      const unproven = await readUnproven(count, pair, index, () => true);
+      if (unproven !== 'reached') return unproven;
+      break;
     }
     const needed = await this.#missing(pair, index, this.#countOf(count));
     if (typeof needed !== 'number') return needed;
@@ -416,9 +433,10 @@ export class Follower {
   }
 
   async #readTo(
-    wal: OpenFile,
+    pair: WalPair,
     target: number,
     visit: FrameVisitor,
+    index?: WalIndexHeader,
   ): Promise<'reached' | 'more' | 'again' | { readonly gap: string }> {
     const reader = this.#readerAt(this.#position!);
     const committing: FrameVisitor = (pgno, commit, chunk, at) => {
@@ -428,7 +446,13 @@ export class Follower {
     };
     for (let chunks = 1; ; chunks++) {
       if (chunks % CHUNKS_A_TURN === 0) await turn();
-      const state = reader.read(wal.fd, target, committing);
+      const state = reader.read(pair.wal.fd, target, committing);
+      if (state === 'broken' && index !== undefined && reader.isUnsummedNext(pair.wal.fd)) {
+        const unproven = await readUnproven(reader, pair, index, committing);
+        if (unproven !== 'reached') return unproven;
+        this.#position = reader.position;
+        break;
+      }
       if (state === 'broken') return 'again';
       if (state === 'stopped' && reader.frame < target) return 'more';
       if (state === 'reached' || state === 'stopped') break;
@@ -506,6 +530,33 @@ function indexKey(index: WalIndexHeader): string {
     index.frameChecksum1,
     index.frameChecksum2,
   ].join(' ');
+}
+
+/**
+ * The frames up to the horizon of a governing index of which some carry no checksum. They never change until new salts
+ * are published: if the index still vouches for them after they were read, they are what its readers see.
+ */
+async function readUnproven(
+  reader: FrameReader,
+  pair: WalPair,
+  index: WalIndexHeader,
+  visit: FrameVisitor,
+): Promise<'reached' | { readonly gap: string }> {
+  const checksum = { s1: index.frameChecksum1, s2: index.frameChecksum2 };
+  const first = reader.frame + 1;
+  for (let chunks = 1; ; chunks++) {
+    if (chunks % CHUNKS_A_TURN === 0) await turn();
+    const state = reader.readUnproven(pair.wal.fd, index.maxFrame, checksum, visit);
+    if (state === 'broken') return { gap: `frame ${reader.frame + 1} cannot be read` };
+    if (state === 'reached') break;
+  }
+  const now = viewWal(pair.wal, pair.shm);
+  const vouched =
+    now.kind === 'governed' &&
+    now.index.salt1 === index.salt1 &&
+    now.index.salt2 === index.salt2 &&
+    now.index.maxFrame >= index.maxFrame;
+  return vouched ? 'reached' : { gap: `frames from ${first} on have no checksum and were overwritten` };
 }
 
 /** How far commits reach behind a position by the checksum chain alone. */

@@ -3,11 +3,16 @@
  *
  * A reader stands behind a frame. Each frame it hands out is proven by the chain, so whatever the file's writer does
  * meanwhile, what is handed out is what was once written as that frame. Memory: one chunk, whatever the WAL's size.
+ *
+ * SQLite 3.40 to 3.50.1, at least, can commit frames without salts and checksum (wal.ts). Readers take them all the same,
+ * because the index says so; `readUnproven` is for them.
  */
 
 import {
+  decodeFrameHeader,
   FRAME_HEADER_SIZE,
   FrameScanner,
+  isUnsummedFrame,
   WAL_HEADER_SIZE,
   WalChecksum,
   type WalHeader,
@@ -108,6 +113,44 @@ export class FrameReader {
     }
     if (this.frame >= target) return 'reached';
     return whole === wanted ? 'chunk' : 'broken';
+  }
+
+  /** Whether the next frame is one that SQLite committed without salts and checksum. */
+  isUnsummedNext(fd: number): boolean {
+    const header = new Uint8Array(FRAME_HEADER_SIZE);
+    const at = WAL_HEADER_SIZE + this.frame * this.#frameSize;
+    return (
+      readFully(fd, header, FRAME_HEADER_SIZE, at) === FRAME_HEADER_SIZE &&
+      isUnsummedFrame(decodeFrameHeader(header, 0))
+    );
+  }
+
+  /**
+   * Reads the frames up to `target` without the chain, in one chunk at most. Only the index vouches for them: the caller
+   * must find afterwards that it still does. Once `target` is reached the chain goes on with the checksum given.
+   */
+  readUnproven(
+    fd: number,
+    target: number,
+    checksum: { readonly s1: number; readonly s2: number },
+    visit: FrameVisitor,
+  ): 'reached' | 'chunk' | 'broken' {
+    const frameSize = this.#frameSize;
+    const wanted = Math.min(Math.max(1, Math.floor(CHUNK_BYTES / frameSize)), target - this.frame);
+    const at = WAL_HEADER_SIZE + this.frame * frameSize;
+    if (readFully(fd, chunk, wanted * frameSize, at) < wanted * frameSize) return 'broken';
+    for (let i = 0; i < wanted; i++) {
+      const { pgno, commit } = decodeFrameHeader(chunk, i * frameSize);
+      if (pgno === 0) return 'broken';
+      this.frame++;
+      if (commit !== 0) this.commits++;
+      visit(pgno, commit, chunk, i * frameSize + FRAME_HEADER_SIZE);
+    }
+    this.#lastPgno = 0;
+    if (this.frame < target) return 'chunk';
+    this.#scanner.checksum.s1 = checksum.s1;
+    this.#scanner.checksum.s2 = checksum.s2;
+    return 'reached';
   }
 
   /**

@@ -102,6 +102,9 @@ export async function takeImage(request: ImageRequest, follower: Follower): Prom
  * @throws FormatError if the file is not a database
  */
 export function sourcePageSize(files: SourceFiles): number | undefined {
+  // A VACUUM that was cut off may have written a header with another page size: the journal has the one to go back to.
+  const journal = files.hasWal ? undefined : sightJournal(files.journalPath).hot?.header;
+  if (journal !== undefined && journal.pageSize !== 0) return journal.pageSize;
   const header = readDatabaseHeader(files.database);
   if (header !== undefined) return header.pageSize;
   if (files.wal === undefined) return undefined;
