@@ -187,19 +187,18 @@ test('the first steps with a folder work as the README shows them', async (t) =>
   assert.equal(await sqlite.run(join(desk.folder, 'copy.db'), 'SELECT text FROM note;'), 'hello\nworld\n');
 });
 
-test('the README starts a NATS server that has JetStream', async (t) => {
+test('the README starts a NATS server and makes a bucket on it', async (t) => {
   const natsServer = peer(t, 'nats-server');
   const sqlite3 = peer(t, 'sqlite3');
   if (!natsServer || !sqlite3) return;
   const desk = await Desk.make(t, sqlite3);
   const port = await freePort();
+  desk.place('localhost:4222', `localhost:${port}`);
   desk.place('/var/lib/nats', join(desk.folder, 'nats'));
   desk.place('nats-server', `${natsServer} --addr 127.0.0.1 --port ${port}`);
   for (const { text } of examples('server', 'sh')) {
     await desk.runUntilStopped(text, 'Server is ready', async () => {
-      const link = await connectNats({ hosts: [`127.0.0.1:${port}`], tls: false }, {}, {});
-      await createBucket(link, 'backups');
-      await link.close();
+      for (const bucket of examples('bucket', 'sh')) await desk.run(bucket.text);
     });
   }
 });
@@ -329,6 +328,7 @@ test('every example that the README marks is run', () => {
     'folder',
     'library',
     'server',
+    'bucket',
     'nats',
     'config',
     'open',
