@@ -114,15 +114,16 @@ async function replicateAll(
   args: ReplicateArgs,
   context: Context,
   signal: AbortSignal,
+  onStarted: (task: Task) => void = () => {},
 ): Promise<number> {
   if (tasks.length === 1) {
-    await replicateOne(tasks[0], args, context, signal);
+    await replicateOne(tasks[0], args, context, signal, onStarted);
     return EXIT_DONE;
   }
   let exitCode = EXIT_DONE;
   const jobs = tasks.map(async (task) => {
     try {
-      await replicateOne(task, args, context, signal);
+      await replicateOne(task, args, context, signal, onStarted);
     } catch (error) {
       exitCode = EXIT_FAILED;
       const { lines } = describeFailure(error, context.log.shows('debug'));
@@ -138,6 +139,7 @@ async function replicateOne(
   args: ReplicateArgs,
   context: Context,
   signal: AbortSignal,
+  onStarted: (task: Task) => void,
 ): Promise<void> {
   const { log } = context;
   const { syncIntervalMs } = task.replica;
@@ -150,9 +152,12 @@ async function replicateOne(
       signal,
       ...(args.stateDir !== undefined && { stateDir: args.stateDir }),
       ...(syncIntervalMs !== undefined && { syncIntervalMs }),
-      onEvent: ({ level, message }) => log.write(level, message, { database: task.path }),
+      onEvent: ({ type, level, message }) => {
+        log.write(level, message, { database: task.path });
+        if (type === 'ready' || type === 'missing' || type === 'retry') onStarted(task);
+      },
     }),
-  );
+  ).finally(() => onStarted(task));
   log.write('info', summary(task, result), { database: task.path });
 }
 
@@ -163,6 +168,20 @@ function summary(task: Task, { txid, commits, files, bytes }: ReplicateResult): 
     : `${where} is up to date at TXID ${formatTxid(txid)}: ${commits} commits in ${files} files, ${formatBytes(bytes)}`;
 }
 
+/** `started` resolves when each replication is under way, or waits for something that may never come, or has ended. */
+function awaitStarts(tasks: readonly Task[]): { started: Promise<void>; onStarted: (task: Task) => void } {
+  const waiting = new Set(tasks);
+  let resolveStarted = (): void => {};
+  const started = new Promise<void>((resolve) => {
+    resolveStarted = resolve;
+  });
+  const onStarted = (task: Task): void => {
+    waiting.delete(task);
+    if (waiting.size === 0) resolveStarted();
+  };
+  return { started, onStarted };
+}
+
 /** The program's end ends the replication, after a last synchronisation; its exit code becomes ours. */
 async function replicateBeside(
   exec: string,
@@ -171,19 +190,24 @@ async function replicateBeside(
   context: Context,
 ): Promise<number> {
   const stop = new AbortController();
+  const { started, onStarted } = awaitStarts(tasks);
   const program = startSubprogram(exec);
   const pass = (): void => program.kill('SIGTERM');
   context.signal.addEventListener('abort', pass);
-  const ended = program.ended.finally(() => stop.abort());
+  const ended = program.ended.then(async (exitCode) => {
+    // A signal that comes while a replication begins stops it there; what a short-lived program wrote must be kept.
+    if (!context.signal.aborted) await started;
+    stop.abort();
+    return exitCode;
+  });
+  const replicating = replicateAll(tasks, args, context, stop.signal, onStarted);
   try {
-    const [exitCode, replicated] = await Promise.all([
-      ended,
-      replicateAll(tasks, args, context, stop.signal),
-    ]);
+    const [exitCode, replicated] = await Promise.all([ended, replicating]);
     return exitCode === EXIT_DONE ? replicated : exitCode;
   } catch (error) {
+    stop.abort();
     program.kill('SIGTERM');
-    await program.ended.catch(() => {}); // The first failure is the one to report.
+    await Promise.allSettled([program.ended, replicating]);
     throw error;
   } finally {
     context.signal.removeEventListener('abort', pass);
