@@ -15,8 +15,8 @@ if (asked.includes('--long')) process.env.JETLITE_LONG = '1';
 const long = process.env.JETLITE_LONG === '1';
 /** For one file: a test that hangs must end the run some day. */
 const fileTimeoutMs = long ? 4 * 3_600_000 : 300_000;
-/** Tests wait for other programs most of their time, so more files than cores go at once. */
-const filesAtOnce = availableParallelism() + 1;
+/** A file runs several programs at a time itself; more files than cores would only slow each other. */
+const filesAtOnce = Math.max(2, availableParallelism());
 
 try {
   setup();

@@ -195,7 +195,7 @@ test('the README starts a NATS server and makes a bucket on it', async (t) => {
   const port = await freePort();
   desk.place('localhost:4222', `localhost:${port}`);
   desk.place('/var/lib/nats', join(desk.folder, 'nats'));
-  desk.place('nats-server', `${natsServer} --addr 127.0.0.1 --port ${port}`);
+  desk.place('nats-server', `${natsServer} --port ${port}`);
   for (const { text } of examples('server', 'sh')) {
     await desk.runUntilStopped(text, 'Server is ready', async () => {
       for (const bucket of examples('bucket', 'sh')) await desk.run(bucket.text);
