@@ -10,6 +10,7 @@ export {
   type ReplicateResult,
   replicate,
 } from './jobs/replicate.js';
+export { type ChildReplicateOptions, replicateInChild } from './jobs/replicate-child.js';
 export { type Restored, type RestoreOptions, type RestoreResult, restore } from './jobs/restore.js';
 export { type Finding, type VerifyOptions, type VerifyResult, verify } from './jobs/verify.js';
 export { decodeLtx, LtxDecoder, type LtxSummary, type LtxVisitor } from './ltx/decoder.js';

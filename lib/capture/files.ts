@@ -3,22 +3,16 @@
  *
  * Invariants:
  * 1. Nothing here writes, locks or truncates. The only calls made on the files are open for reading, read and stat.
- * 2. On POSIX, closing any descriptor of a file drops every lock this process holds on it, also those of a SQLite
- *    library in the same process. So a handle is opened once and stays open as long as its file has a name; only
- *    the handle of a file that was unlinked, which nobody can open any more, is ever closed before the end.
+ * 2. Handles are opened once and not closed as long as their file has a name, not even at the end: see handles.ts.
  * 3. Symbolic links are resolved first: SQLite keeps `-wal`, `-shm` and `-journal` beside the target, not the link.
  * 4. A file is known by device and inode, never by its path alone.
  */
 
 import fs from 'node:fs';
 import { JetliteError } from '../errors.js';
+import { type OpenFile, openHandle, releaseHandle } from './handles.js';
 
-/** A file held open. `dev` and `ino` name it for good. */
-export interface OpenFile {
-  readonly fd: number;
-  readonly dev: bigint;
-  readonly ino: bigint;
-}
+export type { OpenFile } from './handles.js';
 
 /** What of a file's stat capture compares; times in nanoseconds. */
 export interface FileStamp {
@@ -87,8 +81,6 @@ export class SourceFiles {
   shm: OpenFile | undefined;
   /** The pair that lost its name and has not been let go yet. */
   retired: { readonly wal: OpenFile; readonly shm: OpenFile | undefined } | undefined;
-  /** Files whose descriptors stay open only so that closing them drops nobody's locks. */
-  readonly #kept: OpenFile[] = [];
 
   private constructor(resolved: string, database: OpenFile) {
     this.path = resolved;
@@ -136,7 +128,7 @@ export class SourceFiles {
     if (!isSameFile(now, this.database)) {
       const replacement = openByPath(this.path);
       if (replacement === undefined) throw databaseError(this.path, { code: 'ENOENT' });
-      this.#letGo(this.database);
+      releaseHandle(this.database);
       this.database = replacement;
       databaseReplaced = true;
     }
@@ -156,7 +148,7 @@ export class SourceFiles {
     if (shmNow !== undefined && (this.shm === undefined || !isSameFile(shmNow, this.shm))) {
       const retiredShm = this.retired?.shm;
       if (retiredShm === undefined || !isSameFile(shmNow, retiredShm)) {
-        if (this.shm !== undefined) this.#letGo(this.shm);
+        if (this.shm !== undefined) releaseHandle(this.shm);
         this.shm = openByPath(this.shmPath);
       }
     }
@@ -171,25 +163,17 @@ export class SourceFiles {
   /** Lets go of the pair that was drained. */
   releaseRetired(): void {
     if (this.retired === undefined) return;
-    this.#letGo(this.retired.wal);
-    if (this.retired.shm !== undefined) this.#letGo(this.retired.shm);
+    releaseHandle(this.retired.wal);
+    if (this.retired.shm !== undefined) releaseHandle(this.retired.shm);
     this.retired = undefined;
   }
 
-  /** Closes everything: only when capture ends, and in a process that has the database open itself, never. */
+  /** Lets go of everything. */
   close(): void {
     this.releaseRetired();
-    for (const file of [this.database, this.wal, this.shm, ...this.#kept]) {
-      if (file !== undefined) fs.closeSync(file.fd);
-    }
+    for (const file of [this.database, this.wal, this.shm]) if (file !== undefined) releaseHandle(file);
     this.wal = undefined;
     this.shm = undefined;
-    this.#kept.length = 0;
-  }
-
-  #letGo(file: OpenFile): void {
-    if (stampOf(file).links === 0n) fs.closeSync(file.fd);
-    else this.#kept.push(file);
   }
 }
 
@@ -221,20 +205,12 @@ function toStamp(stat: fs.BigIntStats): FileStamp {
 
 /** Undefined if the path names nothing (any more). */
 function openByPath(file: string): OpenFile | undefined {
-  let fd: number;
   try {
-    // Not blocking: a FIFO at the path must not hang us; for regular files it changes nothing.
-    fd = fs.openSync(file, fs.constants.O_RDONLY | (fs.constants.O_NONBLOCK ?? 0));
+    return openHandle(file);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw databaseError(file, error);
   }
-  const stat = fs.fstatSync(fd, { bigint: true });
-  if (!stat.isFile()) {
-    fs.closeSync(fd);
-    throw databaseError(file, { code: stat.isDirectory() ? 'EISDIR' : 'ENOTREG' });
-  }
-  return { fd, dev: stat.dev, ino: stat.ino };
 }
 
 const READABLE = 'The user that runs jetlite must be able to read the database, its -wal and its -shm.';

@@ -1,0 +1,80 @@
+/**
+ * Read-only descriptors of database files that never drop anybody's locks.
+ *
+ * On POSIX, closing any descriptor of a file drops every lock that the process holds on it, whoever took them: also those
+ * of a SQLite library in the same process, which would then no longer keep other writers out. So:
+ * 1. A descriptor is closed only when its file has no name any more: nobody can open that file, or lock it, again.
+ * 2. A descriptor that is let go of while its file has a name is kept, and used again when that file is opened next. So
+ *    the number of descriptors is bounded by the number of files, not of openings.
+ */
+
+import fs from 'node:fs';
+
+/** A file held open. `dev` and `ino` name it for good. */
+export interface OpenFile {
+  readonly fd: number;
+  readonly dev: bigint;
+  readonly ino: bigint;
+}
+
+/** What was let go of. The one thing here that a process has only once, as it has its locks only once. */
+const kept = new Map<string, OpenFile[]>();
+
+/**
+ * Opens a regular file for reading.
+ * @throws the system's errors; EISDIR or ENOTREG if it is no regular file
+ */
+export function openHandle(path: string): OpenFile {
+  closeNameless();
+  const named = fs.statSync(path, { bigint: true });
+  if (!named.isFile()) throw notRegular(named);
+  const known = take(named);
+  if (known !== undefined) return known;
+  // Not blocking: a FIFO that has just come to stand at the path must not hang us.
+  const fd = fs.openSync(path, fs.constants.O_RDONLY | (fs.constants.O_NONBLOCK ?? 0));
+  const stat = fs.fstatSync(fd, { bigint: true });
+  if (!stat.isFile()) {
+    fs.closeSync(fd);
+    throw notRegular(stat);
+  }
+  return { fd, dev: stat.dev, ino: stat.ino };
+}
+
+/** Lets go of a handle. It may be handed out again. */
+export function releaseHandle(file: OpenFile): void {
+  if (hasNoName(file)) {
+    fs.closeSync(file.fd);
+    return;
+  }
+  const handles = kept.get(keyOf(file));
+  if (handles === undefined) kept.set(keyOf(file), [file]);
+  else handles.push(file);
+}
+
+function take(stat: { dev: bigint; ino: bigint }): OpenFile | undefined {
+  const handles = kept.get(keyOf(stat));
+  const file = handles?.pop();
+  if (handles?.length === 0) kept.delete(keyOf(stat));
+  return file;
+}
+
+function closeNameless(): void {
+  for (const [key, handles] of kept) {
+    if (!hasNoName(handles[0])) continue;
+    for (const { fd } of handles) fs.closeSync(fd);
+    kept.delete(key);
+  }
+}
+
+function hasNoName(file: OpenFile): boolean {
+  return fs.fstatSync(file.fd).nlink === 0;
+}
+
+function keyOf({ dev, ino }: { dev: bigint; ino: bigint }): string {
+  return `${dev}:${ino}`;
+}
+
+function notRegular(stat: fs.BigIntStats): NodeJS.ErrnoException {
+  const code = stat.isDirectory() ? 'EISDIR' : 'ENOTREG';
+  return Object.assign(new Error(code), { code });
+}
