@@ -9,7 +9,7 @@ import type { PageSums } from '../capture/page-sums.js';
 import type { Intent, ResumeState, SumsOrigin } from '../capture/resume-state.js';
 import { JetliteError } from '../errors.js';
 import { decodeLtx } from '../ltx/decoder.js';
-import { LTX_TRAILER_SIZE } from '../ltx/encoder.js';
+import { LTX_TRAILER_SIZE } from '../ltx/header.js';
 import { ltxPath } from '../replica/names.js';
 import type { LtxFileInfo, Replica } from '../replica/replica.js';
 import { planRestore } from './plan.js';
