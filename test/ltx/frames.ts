@@ -25,12 +25,12 @@ export function lz4Frame(content: Uint8Array, options: FrameOptions = {}): Buffe
   const descriptor = Buffer.concat([Buffer.of(flags, 0x40), size]);
   const parts = [u32(0x184d2204), descriptor, Buffer.of((xxHash32(descriptor) >>> 8) & 0xff)];
   for (let at = 0; at < content.length; at += blockSize) {
-    let block = content.subarray(at, at + blockSize);
-    if (compressed) {
-      const out = new Uint8Array(lz4Bound(block.length));
-      block = out.subarray(0, lz4Compress(block, out, 0));
-    }
-    parts.push(u32(compressed ? block.length : block.length + 0x80000000), Buffer.from(block));
+    const plain = content.subarray(at, at + blockSize);
+    const out = new Uint8Array(lz4Bound(plain.length));
+    const packed = out.subarray(0, lz4Compress(plain, out, 0));
+    // No block of a frame is larger than its content.
+    const block = compressed && packed.length < plain.length ? packed : plain;
+    parts.push(u32(block === packed ? block.length : block.length + 0x80000000), Buffer.from(block));
     if (blockChecksum) parts.push(u32(xxHash32(block)));
   }
   parts.push(u32(0));
@@ -49,6 +49,7 @@ export function frameFile(
   header: LtxHeader,
   pages: Pages,
   frameOf: (page: Uint8Array) => Uint8Array,
+  postApplyChecksum = 0n,
 ): Buffer {
   const checksum = new Crc64();
   const index = new PageIndexBuilder();
@@ -67,6 +68,7 @@ export function frameFile(
     offset += pageHeader.length + frame.length;
   }
   const rest = Buffer.concat([Buffer.alloc(6), index.finish(), Buffer.alloc(8)]);
+  rest.writeBigUInt64BE(postApplyChecksum, rest.length - 8);
   checksum.update(rest);
   const fileChecksum = Buffer.alloc(8);
   fileChecksum.writeBigUInt64BE(checksum.value() | LTX_CHECKSUM_FLAG);
