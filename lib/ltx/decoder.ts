@@ -126,7 +126,8 @@ export class LtxDecoder {
 
   push(chunk: Uint8Array): void {
     if (this.#chunkAt < this.#chunk.length) throw new TypeError('push() before next() has asked for more');
-    this.#chunk = chunk;
+    // A plain Uint8Array also of a Buffer, whose subarray() is slow and would be called for every page.
+    this.#chunk = new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.length);
     this.#chunkAt = 0;
   }
 
