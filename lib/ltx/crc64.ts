@@ -2,16 +2,20 @@
  * CRC-64/GO-ISO: reflected, initial value and final XOR all ones; the check value of "123456789" is
  * b90956c775a41001.
  *
- * The polynomial is x^64 + x^4 + x^3 + x + 1. Its low part has degree 4, so no table is needed: a word w that leaves the
- * register at its low end comes in again at the high end as w·(x^4 + x^3 + x + 1), and in reflected order these are
- * shifts to the right by 0, 1, 3 and 4; what they push out of the high word belongs to the low one.
- * With y = w + w·x the sum is y + y·x^3, one operation less.
+ * The polynomial is x^64 + x^4 + x^3 + x + 1. Its low part has degree 4, so no table is needed: a word w that
+ * leaves the register at its low end comes in again at the high end as w·(x^4 + x^3 + x + 1), and in reflected
+ * order these are shifts to the right by 0, 1, 3 and 4; what they push out of the high word belongs to the low
+ * one. With y = w + w·x the sum is y + y·x^3, one operation less.
  *
- * The register is linear: after some bytes it is what it would be after as many zeros, plus what those bytes leave in a
- * register that began at 0 (their remainder). So bytes that go into two checksums need to be read only once.
+ * The register is linear: after some bytes it is what it would be after as many zeros, plus what those bytes
+ * leave in a register that began at 0 (their remainder). So bytes that go into two checksums need to be read
+ * only once.
  */
 
-/** Bytes are copied here before they are read as words: at any alignment, and at addresses that the compiler knows. */
+/**
+ * Bytes are copied here before they are read as words: at any alignment, and at addresses that the compiler
+ * knows.
+ */
 const words = new Int32Array(16384);
 const wordBytes = new Uint8Array(words.buffer);
 /** Below this many bytes the copy costs more than it saves. */
@@ -51,7 +55,10 @@ export class Crc64 {
     this.#lo = lo;
   }
 
-  /** Adds `length` bytes of which only the remainder is at hand. `length` is one of a few: a table is kept for each. */
+  /**
+   * Adds `length` bytes of which only the remainder is at hand. `length` is one of a few: a table is kept for
+   * each.
+   */
   append(remainder: Crc64, length: number): void {
     const zeros = Crc64.#zerosTable(length);
     let hi = remainder.#hi;
@@ -102,7 +109,10 @@ export class Crc64 {
     this.#lo = lo;
   }
 
-  /** For digit d of lo and then of hi, 16 pairs (lo, hi): what `length` zeros make of a register with only that digit. */
+  /**
+   * For digit d of lo and then of hi, 16 pairs (lo, hi): what `length` zeros make of a register with only that
+   * digit.
+   */
   static #zerosTable(length: number): Int32Array {
     let table = Crc64.#zerosTables.get(length);
     if (table !== undefined) return table;

@@ -2,7 +2,8 @@
  * Reads an LTX file as it comes in, verifying everything: the mirror of the encoder.
  *
  * 1. Every length is checked before bytes are gathered for it. What is kept does not depend on any number in
- *    the file except the page size: at most one page as it was compressed, one page, and the index of the pages seen.
+ *    the file except the page size: at most one page as it was compressed, one page, and the index of the pages
+ *    seen.
  * 2. Pages stand where PageOrder allows them, and each decompresses to exactly one page.
  * 3. The page index must be, byte for byte, the index of the pages seen; it is compared as it comes in.
  * 4. The file checksum holds, and nothing follows it.
@@ -50,9 +51,9 @@ export interface LtxSummary {
 }
 
 /**
- * push() a piece of the file, then call next() until it says `more` (or `end`); after the last piece call end(). A piece
- * must stay unchanged until next() has said `more`. Methods throw FormatError, which names the file and the page, and nothing may be
- * called after that.
+ * push() a piece of the file, then call next() until it says `more` (or `end`); after the last piece call
+ * end(). A piece must stay unchanged until next() has said `more`. Methods throw FormatError, which names the
+ * file and the page, and nothing may be called after that.
  */
 export class LtxDecoder {
   readonly #name: string;
@@ -117,8 +118,8 @@ export class LtxDecoder {
   }
 
   /**
-   * The LZ4 block of the page that next() returned, valid until the following next(): `bytes[from..to)`. Empty if the page
-   * came as an LZ4 frame.
+   * The LZ4 block of the page that next() returned, valid until the following next(): `bytes[from..to)`. Empty
+   * if the page came as an LZ4 frame.
    */
   get block(): { bytes: Uint8Array; from: number; to: number } {
     return { bytes: this.#bytes, from: this.#blockFrom, to: this.#blockTo };
@@ -356,8 +357,8 @@ export interface LtxVisitor {
 }
 
 /**
- * Decodes a whole LTX file: the header, then every page in order, to the visitor; `name` is the file's, for messages.
- * Throws FormatError for anything wrong with the file; pages visited before that are worthless.
+ * Decodes a whole LTX file: the header, then every page in order, to the visitor; `name` is the file's, for
+ * messages. Throws FormatError for anything wrong with the file; pages visited before that are worthless.
  */
 export async function decodeLtx(
   name: string,

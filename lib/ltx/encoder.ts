@@ -1,8 +1,8 @@
 /**
  * Writes an LTX file: header, pages as LZ4 blocks, page index, trailer.
  *
- * The trailer is the post-apply checksum of the database (0: not kept), and the file checksum. That covers everything
- * before it, with the pages as they were *before* compression, and has its top bit set.
+ * The trailer is the post-apply checksum of the database (0: not kept), and the file checksum. That covers
+ * everything before it, with the pages as they were *before* compression, and has its top bit set.
  *
  * Memory: one output block, the blocks not yet taken, and the page index.
  */
@@ -43,7 +43,10 @@ export class LtxEncoder {
   #pageCount = 0;
   #finished = false;
 
-  /** Throws FormatError if the header breaks a rule of the format; only files without database checksums are written. */
+  /**
+   * Throws FormatError if the header breaks a rule of the format; only files without database checksums are
+   * written.
+   */
   constructor(header: LtxHeader) {
     const bytes = encodeLtxHeader(header);
     this.#name = ltxFileName(header.minTxid, header.maxTxid);
@@ -73,8 +76,9 @@ export class LtxEncoder {
   }
 
   /**
-   * Compresses one page into the file. The bytes are not needed afterwards. Throws FormatError, and leaves the file as it was,
-   * if the page may not stand here: out of order, beyond the commit, the lock page, of another size, or a snapshot with a hole.
+   * Compresses one page into the file. The bytes are not needed afterwards. Throws FormatError, and leaves the
+   * file as it was, if the page may not stand here: out of order, beyond the commit, the lock page, of another
+   * size, or a snapshot with a hole.
    */
   writePage(pgno: number, page: Uint8Array): void {
     this.#assertOpen();
@@ -93,8 +97,8 @@ export class LtxEncoder {
   }
 
   /**
-   * Like writePage, for a page that is compressed already: its LZ4 block `block[from..to)` goes into the file as it is.
-   * `remainder` is the CRC-64 remainder of the page before compression; both must be right.
+   * Like writePage, for a page that is compressed already: its LZ4 block `block[from..to)` goes into the file
+   * as it is. `remainder` is the CRC-64 remainder of the page before compression; both must be right.
    */
   writeCompressedPage(pgno: number, remainder: Crc64, block: Uint8Array, from: number, to: number): void {
     this.#assertOpen();
@@ -110,8 +114,8 @@ export class LtxEncoder {
   }
 
   /**
-   * Ends the file and returns what was not yet taken of it, with the page index and the trailer. Nothing may be called
-   * afterwards but the two counts. Throws FormatError if a snapshot lacks pages.
+   * Ends the file and returns what was not yet taken of it, with the page index and the trailer. Nothing may be
+   * called afterwards but the two counts. Throws FormatError if a snapshot lacks pages.
    */
   finish(): Uint8Array {
     this.#assertOpen();

@@ -1,9 +1,9 @@
 /**
  * The header of an LTX file, format version 3, and the names of LTX files.
  *
- * One LTX file holds the pages of one range of transactions. 100 bytes, big-endian: "LTX1" · flags u32 · page size
- * u32 · commit u32 @12 · min TXID u64 @16 · max TXID u64 @24 · timestamp i64 @32 · pre-apply checksum u64 @40 · WAL offset
- * i64 @48 · WAL size i64 @56 · WAL salts 2×u32 @64 · node id u64 @72 · reserved to 100.
+ * One LTX file holds the pages of one range of transactions. 100 bytes, big-endian: "LTX1" · flags u32 · page
+ * size u32 · commit u32 @12 · min TXID u64 @16 · max TXID u64 @24 · timestamp i64 @32 · pre-apply checksum u64
+ * @40 · WAL offset i64 @48 · WAL size i64 @56 · WAL salts 2×u32 @64 · node id u64 @72 · reserved to 100.
  */
 
 import { FormatError } from '../errors.js';
@@ -70,8 +70,8 @@ export function encodeLtxHeader(header: LtxHeader): Uint8Array {
 }
 
 /**
- * Decodes a header from the first 100 bytes of `bytes`. Throws FormatError, which names `where`, if they are not a
- * header that keeps the rules of the format. The reserved bytes are not looked at.
+ * Decodes a header from the first 100 bytes of `bytes`. Throws FormatError, which names `where`, if they are
+ * not a header that keeps the rules of the format. The reserved bytes are not looked at.
  */
 export function decodeLtxHeader(bytes: Uint8Array, where = 'LTX header'): LtxHeader {
   if (bytes.length < LTX_HEADER_SIZE) {
@@ -163,7 +163,10 @@ export function ltxFileName(minTxid: bigint, maxTxid: bigint): string {
   return `${formatTxid(minTxid)}-${formatTxid(maxTxid)}.ltx`;
 }
 
-/** What a file name of the form `<min>-<max>.ltx` says; undefined for any other name and for an impossible range. */
+/**
+ * What a file name of the form `<min>-<max>.ltx` says; undefined for any other name and for an impossible
+ * range.
+ */
 export function parseLtxFileName(name: string): { minTxid: bigint; maxTxid: bigint } | undefined {
   const match = /^([0-9a-f]{16})-([0-9a-f]{16})\.ltx$/.exec(name);
   if (match === null) return undefined;

@@ -1,10 +1,10 @@
 /**
- * Reads LZ4 frames (`lz4_Frame_format.md` of the LZ4 project), one page in each: how LTX files written before the page
- * flag for blocks hold their pages.
+ * Reads LZ4 frames (`lz4_Frame_format.md` of the LZ4 project), one page in each: how LTX files written before
+ * the page flag for blocks hold their pages.
  *
- * A frame, little-endian: magic u32 · flags u8 · largest block u8 · content size u64 if flagged · one byte of the
- * descriptor's xxHash32 · blocks (size u32, whose top bit says that the bytes are not compressed; the bytes; their xxHash32 if
- * flagged) · a size of 0 · xxHash32 of the content if flagged.
+ * A frame, little-endian: magic u32 · flags u8 · largest block u8 · content size u64 if flagged · one byte of
+ * the descriptor's xxHash32 · blocks (size u32, whose top bit says that the bytes are not compressed; the
+ * bytes; their xxHash32 if flagged) · a size of 0 · xxHash32 of the content if flagged.
  *
  * The reader asks for its input piece by piece: give feed() exactly `need` bytes until it returns true.
  */
@@ -28,6 +28,8 @@ type Part = 'magic' | 'descriptor' | 'block size' | 'block' | 'content checksum'
 
 export class Lz4FrameReader {
   readonly #page: Uint8Array;
+  /** A descriptor with content size, gathered for its hash. */
+  readonly #sized = new Uint8Array(11);
   #part: Part = 'magic';
   #need = SHORT_DESCRIPTOR_SIZE;
   #flags = 0;
@@ -54,8 +56,8 @@ export class Lz4FrameReader {
   }
 
   /**
-   * Takes `need` bytes of `bytes` from `from`. Returns true at the end of the frame, false if more is needed, or what is wrong, as
-   * words for a message.
+   * Takes `need` bytes of `bytes` from `from`. Returns true at the end of the frame, false if more is needed,
+   * or what is wrong, as words for a message.
    */
   feed(bytes: Uint8Array, from: number): boolean | string {
     switch (this.#part) {
@@ -95,9 +97,6 @@ export class Lz4FrameReader {
     this.#sized[2] = bytes[from + 6];
     return false;
   }
-
-  /** A descriptor with content size, gathered for its hash. */
-  readonly #sized = new Uint8Array(11);
 
   #descriptor(bytes: Uint8Array, from: number): boolean | string {
     this.#sized.set(bytes.subarray(from, from + 8), 3);

@@ -1,14 +1,15 @@
 /**
  * The LZ4 block format, both ways (`lz4_Block_format.md` of the LZ4 project), for pages of up to 64 KiB.
  *
- * A block is a row of sequences: a token (high half: number of literals, low half: length of the match less 4; 15
- * means that bytes to be added follow, up to the first that is not 255), the literals, the distance of the match as a
- * little-endian u16, the rest of the length if any. The last sequence has literals only. A compressor keeps two rules that
- * decompressors may rely on: the last 5 bytes are literals, and the last match starts at least 12 bytes before the end.
+ * A block is a row of sequences: a token (high half: number of literals, low half: length of the match less 4;
+ * 15 means that bytes to be added follow, up to the first that is not 255), the literals, the distance of the
+ * match as a little-endian u16, the rest of the length if any. The last sequence has literals only. A
+ * compressor keeps two rules that decompressors may rely on: the last 5 bytes are literals, and the last match
+ * starts at least 12 bytes before the end.
  *
- * Both functions work in buffers of this module and copy in and out. That costs a hundredth, and it lets the loops read and write
- * whole words at any position, a little beyond the end too, with addresses that the compiler knows. Nothing is
- * allocated, and hostile blocks reach nothing else.
+ * Both functions work in buffers of this module and copy in and out. That costs a hundredth, and it lets the
+ * loops read and write whole words at any position, a little beyond the end too, with addresses that the
+ * compiler knows. Hostile blocks reach nothing else.
  */
 
 const MAX_PAGE = 65536;
@@ -18,13 +19,18 @@ const MATCH_START_LIMIT = 12;
 const HASH_BITS = 12;
 /** Knuth's multiplicative constant, 2654435761, as a signed word. */
 const HASH_FACTOR = -1640531535;
-/** After every 2^5 positions without a match the step from one to the next grows by one: noise is passed over quickly. */
+/**
+ * After every 2^5 positions without a match the step from one to the next grows by one: noise is passed over
+ * quickly.
+ */
 const STEP_SHIFT = 5;
 /** Loops may read and write so many bytes beyond what they are asked for. */
 const SLACK = 8;
 /** A sequence without length bytes has at most so many: token, 14 literals, distance. */
 const SHORT_SEQUENCE = 1 + 14 + 2;
-/** And yields at most so many: 14 literals and a match of 18; copied in eights, they reach up to 38 bytes far. */
+/**
+ * And yields at most so many: 14 literals and a match of 18; copied in eights, they reach up to 38 bytes far.
+ */
 const SHORT_OUTPUT = 14 + 24;
 
 const page = new Uint8Array(MAX_PAGE + SLACK);
@@ -40,8 +46,8 @@ export function lz4Bound(length: number): number {
 }
 
 /**
- * Compresses up to 64 KiB into one block, which goes to `out` from `outAt`, where lz4Bound(input.length) bytes must be
- * free. Returns the size of the block.
+ * Compresses up to 64 KiB into one block, which goes to `out` from `outAt`, where lz4Bound(input.length) bytes
+ * must be free. Returns the size of the block.
  */
 export function lz4Compress(input: Uint8Array, out: Uint8Array, outAt: number): number {
   const length = input.length;
@@ -134,9 +140,9 @@ function putLength(rest: number, op: number): number {
 }
 
 /**
- * Decompresses the block `input[from..to)`, which may be hostile, to `out` from `outAt`, never beyond the end of `out`
- * (64 KiB at most). Matches may reach back to `window` in `out`. Returns where the output ends; if the block is malformed or
- * does not fit, ~n (a negative number), where byte n of the block shows it.
+ * Decompresses the block `input[from..to)`, which may be hostile, to `out` from `outAt`, never beyond the end
+ * of `out` (64 KiB at most). Matches may reach back to `window` in `out`. Returns where the output ends; if the
+ * block is malformed or does not fit, ~n (a negative number), where byte n of the block shows it.
  */
 export function lz4Decompress(
   input: Uint8Array,
@@ -158,7 +164,10 @@ export function lz4Decompress(
   return window + end;
 }
 
-/** Decompresses the first `length` bytes of `block` into `page` from `op`; returns where it ends, or ~n as above. */
+/**
+ * Decompresses the first `length` bytes of `block` into `page` from `op`; returns where it ends, or ~n as
+ * above.
+ */
 function decompress(length: number, op: number, capacity: number): number {
   const shortInput = length - SHORT_SEQUENCE;
   const shortOutput = capacity - SHORT_OUTPUT;

@@ -1,14 +1,16 @@
 /**
- * Merges consecutive LTX files into one that has their whole effect: of each page the newest version, and no page beyond
- * the last file's commit.
+ * Merges consecutive LTX files into one that has their whole effect: of each page the newest version, and no
+ * page beyond the last file's commit.
  *
- * 1. The inputs touch: each begins with the transaction after its predecessor's last, with pages of the same size.
- * 2. All inputs ascend by page number, so one walk over all of them at once suffices. What is kept of an input is the piece of it at
- *    hand and one page; of the output, one block and its page index.
- * 3. Compressed pages are copied as they are. Each page is decompressed nevertheless: the checksums of input and output are
- *    over the decompressed bytes.
- * 4. Where the database shrank and grew again, the file that made it grow must have written the pages it grew by; one that it did
- *    not write (SQLite leaves out free pages) keeps its version from before, as in Litestream.
+ * 1. The inputs touch: each begins with the transaction after its predecessor's last, with pages of the same
+ *    size.
+ * 2. All inputs ascend by page number, so one walk over all of them at once suffices. What is kept of an input
+ *    is the piece of it at hand and one page; of the output, one block and its page index.
+ * 3. Compressed pages are copied as they are. Each page is decompressed nevertheless: the checksums of input
+ *    and output are over the decompressed bytes.
+ * 4. Where the database shrank and grew again, the file that made it grow must have written the pages it grew
+ *    by; one that it did not write (SQLite leaves out free pages) keeps its version from before, as in
+ *    Litestream.
  * 5. The last block of the output is yielded only after every input has been verified to its end.
  */
 
@@ -25,8 +27,9 @@ export interface LtxMergeInput {
 }
 
 /**
- * Yields the merged file block by block, each block the caller's to keep. `inputs` (at least one) are in the order of their
- * transactions. Throws FormatError if an input is damaged, or if they do not follow one another; what was yielded is then worthless.
+ * Yields the merged file block by block, each block the caller's to keep. `inputs` (at least one) are in the
+ * order of their transactions. Throws FormatError if an input is damaged, or if they do not follow one another;
+ * what was yielded is then worthless.
  */
 export async function* mergeLtx(inputs: readonly LtxMergeInput[]): AsyncGenerator<Uint8Array, void, void> {
   if (inputs.length === 0) throw new TypeError('nothing to merge');

@@ -1,6 +1,7 @@
 /**
- * The page index of an LTX file: for every page, in the order of the pages, three uvarints (page number, offset of
- * the page header in the file, size of the page with its header), then a 0, then the length of all this as a big-endian u64.
+ * The page index of an LTX file: for every page, in the order of the pages, three uvarints (page number, offset
+ * of the page header in the file, size of the page with its header), then a 0, then the length of all this as a
+ * big-endian u64.
  *
  * A uvarint has seven bits a byte, the lowest first; the top bit says that another byte follows.
  */
@@ -57,7 +58,10 @@ export class PageIndexBuilder {
   }
 }
 
-/** The page whose entry in a finished index covers byte `position`; undefined if that is the end mark or the length. */
+/**
+ * The page whose entry in a finished index covers byte `position`; undefined if that is the end mark or the
+ * length.
+ */
 export function pageOfIndexByte(index: Uint8Array, position: number): number | undefined {
   const reader = new UvarintReader(index);
   for (;;) {
@@ -83,7 +87,9 @@ export class PageIndex {
     this.#offsets = offsets;
   }
 
-  /** Where in the file page `pgno` is, in bytes, ready for decodePage(); undefined if the file does not have it. */
+  /**
+   * Where in the file page `pgno` is, in bytes, ready for decodePage(); undefined if the file does not have it.
+   */
   find(pgno: number): { offset: number; length: number } | undefined {
     let low = 0;
     let high = this.pgnos.length - 1;
@@ -102,8 +108,9 @@ export class PageIndex {
 }
 
 /**
- * Reads the page index of a file of `size` bytes, called `name` in messages, with two or three calls of `readRange`. Checks that
- * the pages of the index are those the header allows and lie one behind the other up to the index itself. Throws FormatError if not.
+ * Reads the page index of a file of `size` bytes, called `name` in messages, with two or three calls of
+ * `readRange`. Checks that the pages of the index are those the header allows and lie one behind the other up
+ * to the index itself. Throws FormatError if not.
  */
 export async function readPageIndex(
   readRange: (offset: number, length: number) => Promise<Uint8Array>,
@@ -177,7 +184,10 @@ function decodePageIndex(index: Uint8Array, header: LtxHeader, pagesEnd: number,
   return new PageIndex(header, pgnos, offsets);
 }
 
-/** Reads uvarints one after another. One too large for a double comes out as Infinity, which no use of it allows. */
+/**
+ * Reads uvarints one after another. One too large for a double comes out as Infinity, which no use of it
+ * allows.
+ */
 class UvarintReader {
   at = 0;
   readonly #bytes: Uint8Array;

@@ -1,6 +1,6 @@
 /**
- * One page in an LTX file: its number u32, flags u16, and either (flag bit 0 set) the size of an LZ4 block u32 and that
- * block, or (no flag, older files) an LZ4 frame. A page header of zeros ends the pages.
+ * One page in an LTX file: its number u32, flags u16, and either (flag bit 0 set) the size of an LZ4 block u32
+ * and that block, or (no flag, older files) an LZ4 frame. A page header of zeros ends the pages.
  */
 
 import { FormatError } from '../errors.js';
@@ -20,7 +20,10 @@ export function blockSizeFault(size: number, pageSize: number): string | undefin
   return `expected an LZ4 block of 1 to ${limit} bytes, found ${size}`;
 }
 
-/** Fills `page` from the LZ4 block `bytes[from..to)`. Returns what is wrong with the block, undefined if nothing is. */
+/**
+ * Fills `page` from the LZ4 block `bytes[from..to)`. Returns what is wrong with the block, undefined if nothing
+ * is.
+ */
 export function decodeBlock(
   bytes: Uint8Array,
   from: number,
@@ -34,9 +37,9 @@ export function decodeBlock(
 }
 
 /**
- * Decodes one page into `page` (as long as the file's pages are) from `bytes`: what the page index says of page `pgno`, header and
- * all. Throws FormatError, which names `where`, if they are not that page. No checksum of LTX covers a page by itself, so that a
- * damaged one may pass; only decoding the whole file proves it.
+ * Decodes one page into `page` (as long as the file's pages are) from `bytes`: what the page index says of page
+ * `pgno`, header and all. Throws FormatError, which names `where`, if they are not that page. No checksum of
+ * LTX covers a page by itself, so that a damaged one may pass; only decoding the whole file proves it.
  */
 export function decodePage(bytes: Uint8Array, pgno: number, page: Uint8Array, where: string): void {
   const refuse = (fault: string): never => {

@@ -1,4 +1,7 @@
-/** xxHash, 32 bits, seed 0: what LZ4 frames check their descriptors and contents with (xxhash_spec.md of the xxHash project). */
+/**
+ * xxHash, 32 bits, seed 0: what LZ4 frames check their descriptors and contents with (xxhash_spec.md of the
+ * xxHash project).
+ */
 
 const PRIME_1 = 0x9e3779b1 | 0;
 const PRIME_2 = 0x85ebca77 | 0;

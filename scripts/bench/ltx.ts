@@ -1,11 +1,12 @@
 /**
  * How fast LTX files are written, read and merged, and with how much memory, on one core.
  *
- *   node dist/scripts/bench/ltx.js [MB of database, default 256] [FILE: a database to take the pages from]
+ * node dist/scripts/bench/ltx.js [MB of database, default 256] [FILE: a database to take the pages from]
  *
- * Without a file the database is made up: b-tree leaves of rows with text, hex keys and blobs. Each measurement runs in
- * a process of its own, so that its memory is its own; files are read from the temporary folder. The first rate is by the clock,
- * and means little while something else uses the machine; the second is by the processor time spent.
+ * Without a file the database is made up: b-tree leaves of rows with text, hex keys and blobs. Each measurement
+ * runs in a process of its own, so that its memory is its own; files are read from the temporary folder. The
+ * first rate is by the clock, and means little while something else uses the machine; the second is by the
+ * processor time spent.
  */
 
 import { execFileSync } from 'node:child_process';
@@ -58,8 +59,8 @@ function generator(seed: number): () => number {
 }
 
 /**
- * Leaves filled from the end with rows of an id, a hex key, a state, words (common ones more often, as in any text) and, in
- * one row of eight, a blob of noise.
+ * Leaves filled from the end with rows of an id, a hex key, a state, words (common ones more often, as in any
+ * text) and, in one row of eight, a blob of noise.
  */
 function makePool(): Uint8Array {
   const pool = new Uint8Array(POOL_PAGES * PAGE_SIZE);

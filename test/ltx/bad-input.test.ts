@@ -42,7 +42,9 @@ function rejectsWith(reason: RegExp): (error: unknown) => boolean {
   };
 }
 
-/** Gives a changed file the checksum it would have if a program had written it so. Pages must not have changed. */
+/**
+ * Gives a changed file the checksum it would have if a program had written it so. Pages must not have changed.
+ */
 function sign(file: Buffer, pages: Pages): Buffer {
   const checksum = new Crc64();
   checksum.update(file, 0, 100);

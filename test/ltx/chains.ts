@@ -1,4 +1,7 @@
-/** Folders of LTX files in Litestream's layout, `<level>/<min>-<max>.ltx`, and what laying the files over one another gives. */
+/**
+ * Folders of LTX files in Litestream's layout, `<level>/<min>-<max>.ltx`, and what laying the files over one
+ * another gives.
+ */
 
 import { createReadStream, readdirSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,4 +1,7 @@
-/** LZ4 frames with every option of the format, and LTX files that hold their pages so, as programs before 2026 wrote them. */
+/**
+ * LZ4 frames with every option of the format, and LTX files that hold their pages so, as programs before 2026
+ * wrote them.
+ */
 
 import { Crc64 } from '../../lib/ltx/crc64.js';
 import { encodeLtxHeader, LTX_CHECKSUM_FLAG, type LtxHeader } from '../../lib/ltx/header.js';

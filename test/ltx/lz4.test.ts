@@ -10,7 +10,9 @@ function compress(page: Uint8Array): Uint8Array {
   return out.subarray(10, 10 + size);
 }
 
-/** LZ4 as its specification reads, a byte at a time; also holds a compressor to the rules about a block's end. */
+/**
+ * LZ4 as its specification reads, a byte at a time; also holds a compressor to the rules about a block's end.
+ */
 function slowDecompress(block: Uint8Array): { output: number[]; literalsAtEnd: number; lastMatchAt: number } {
   const output: number[] = [];
   let literalsAtEnd = 0;
@@ -122,6 +124,29 @@ test('malformed blocks are refused, whatever is wrong', () => {
     assert.ok(found < 0, what);
     assert.ok(~found <= bytes.length, what);
   }
+});
+
+/** A block's beginning that yields `count` bytes: eight literals and a match. */
+function filler(count: number): number[] {
+  let rest = count - 8 - 4 - 15;
+  const lengths: number[] = [];
+  for (; rest >= 255; rest -= 255) lengths.push(255);
+  return [0x8f, 1, 2, 3, 4, 5, 6, 7, 8, 8, 0, ...lengths, rest];
+}
+
+test('the largest page is not overrun at its very end', () => {
+  const page = new Uint8Array(65536);
+  for (let filled = 65480; filled <= 65536; filled++) {
+    // Sequences that yield 32 bytes each, more of them than there is room for.
+    const short = new Array(8).fill([0xee, ...new Array(14).fill(9), 8, 0]).flat();
+    const block = Uint8Array.from([...filler(filled), ...short, 0x50, 1, 2, 3, 4, 5]);
+    assert.ok(lz4Decompress(block, 0, block.length, page) < 0, `${filled} bytes before`);
+  }
+  const endless = Uint8Array.from([...filler(70_000), 0x50, 1, 2, 3, 4, 5]);
+  assert.ok(lz4Decompress(endless, 0, endless.length, page) < 0);
+  const whole = Uint8Array.from([...filler(65531), 0x50, 1, 2, 3, 4, 5]);
+  assert.equal(lz4Decompress(whole, 0, whole.length, page), 65536);
+  assert.deepEqual([...page.subarray(65528)], [1, 2, 3, 1, 2, 3, 4, 5]);
 });
 
 test('random bytes and damaged blocks never write outside the page, nor hang', (t) => {
