@@ -74,6 +74,8 @@ const MIN_SPACING_MS = 10;
 const QUEUE_LIMIT = 3;
 /** How often the page sums are saved; what the replica holds beyond them is read again after a restart. */
 const SUMS_INTERVAL_MS = 60_000;
+/** How long a first state may still take after the signal to stop. */
+const STOP_GRACE_MS = 5000;
 const RETRY_FIRST_MS = 250;
 const RETRY_LAST_MS = 5000;
 
@@ -172,12 +174,16 @@ class Session {
   }
 
   /**
-   * Finds out where the replica stands and gives an empty one its first state. False if told to stop meanwhile: neither
-   * is worth waiting for. Who was told before still gets what was committed by then.
+   * Finds out where the replica stands and gives an empty one its first state. Told to stop meanwhile it still has some
+   * time for that; false if that was not enough.
    */
   async #begin(): Promise<boolean> {
     const { replica, signal } = this.#options;
-    const interrupt = signal?.aborted ? undefined : signal;
+    const grace = new AbortController();
+    const interrupt = grace.signal;
+    const giveGrace = (): void => void setTimeout(() => grace.abort(), STOP_GRACE_MS).unref();
+    if (signal?.aborted) giveGrace();
+    signal?.addEventListener('abort', giveGrace, { once: true });
     try {
       const state = await this.#withRetries(() =>
         goOnWith(replica, this.#capture, this.#state, { signal: interrupt }),
@@ -188,13 +194,15 @@ class Session {
       if (state.txid === 0n) await this.#putFirst(interrupt);
       return true;
     } catch (error) {
-      if (interrupt?.aborted) return false;
+      if (interrupt.aborted) return false;
       throw error;
+    } finally {
+      signal?.removeEventListener('abort', giveGrace);
     }
   }
 
   /** TXID 1 without a copy of the database, if nothing spoils it. */
-  async #putFirst(signal: AbortSignal | undefined): Promise<void> {
+  async #putFirst(signal: AbortSignal): Promise<void> {
     const timestampMs = Date.now();
     let fileChecksum = 0n;
     const onChecksum = (checksum: bigint): void => {

@@ -187,11 +187,9 @@ test('the newest state may be asked to be recent', async (t) => {
   const page = new Uint8Array(512);
   await putLtx(replica, { pageSize: 512, states: [[], [page]] }, 9, 1, 1);
   const result = await verify({ replica, maxAgeMs: 60_000 });
-  const age = Math.round((Date.now() - timeOf(1)) / 1e6);
-  assert.match(
-    found(result)[0],
-    new RegExp(`^age: the newest state is ${age}\\d{3} s old, at most 60 s expected$`),
-  );
+  const age = /^age: the newest state is (\d+) s old, at most 60 s expected$/.exec(found(result)[0])?.[1];
+  const since = (Date.now() - timeOf(1)) / 1000;
+  assert.ok(Math.abs(Number(age) - since) < 600, `${age} s said, ${since} s gone by`);
 });
 
 test('nothing is left in the temporary folder, whatever came out', async (t) => {
