@@ -53,9 +53,9 @@ test('a server that drops what it cannot take in time gets everything in the end
   await makeBucket(server);
   const replicas = await Promise.all(Array.from({ length: 8 }, () => openBucketReplica(t, server)));
   const files = await Promise.all(
-    replicas.map((replica, i) => replica.write(target(1, BigInt(i + 1)), blocks(24, i))),
+    replicas.map((replica, i) => replica.write(target(1, BigInt(i + 1)), blocks(12, i))),
   );
-  for (const [i, file] of files.entries()) await assertIntact(replicas[0], file, 24, i);
+  for (const [i, file] of files.entries()) await assertIntact(replicas[0], file, 12, i);
   assert.equal((await nuidsWithChunks(server)).length, 8);
 });
 

@@ -102,7 +102,7 @@ test('Litestream’s files are listed with their times and decode to their last 
   await makeBucket(server, 'ours');
   const folder = await scratchFolder(t);
   const database = join(folder, 'app.db');
-  const sql = (text: string) => execFileSync(sqlite3, [database, text]).toString();
+  const sql = (text: string) => execFileSync(sqlite3, ['-cmd', '.timeout 10000', database, text]).toString();
   sql('PRAGMA journal_mode=WAL; CREATE TABLE t(x); INSERT INTO t VALUES (randomblob(3000000));');
   const running = await litestream.replicate(database, `${server.url}/theirs`);
   sql('INSERT INTO t VALUES (randomblob(100));');

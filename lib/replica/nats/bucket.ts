@@ -184,7 +184,10 @@ function streamName(bucket: string): string {
 
 async function managerOf(link: NatsLink, name: string): Promise<JetStreamManager> {
   try {
-    return await link.connection.jetstreamManager({ timeout: link.timeoutMs, checkAPI: false });
+    return await link.connection.jetstreamManager({
+      timeout: link.timeoutMs,
+      checkAPI: false,
+    });
   } catch (error) {
     throw requestError(error, 'use JetStream', name, link.url);
   }
@@ -192,7 +195,7 @@ async function managerOf(link: NatsLink, name: string): Promise<JetStreamManager
 
 async function streamOf(manager: JetStreamManager, link: NatsLink, name: string): Promise<StreamInfo> {
   try {
-    return await manager.streams.info(streamName(name));
+    return await link.ask(() => manager.streams.info(streamName(name)));
   } catch (error) {
     if (apiCode(error) === Api.STREAM_NOT_FOUND) throw missingBucket(name, link.url, error);
     throw requestError(error, 'open the bucket', name, link.url);

@@ -27,6 +27,8 @@ export interface Sending {
   readonly pace: Pace;
   readonly nuid: string;
   readonly signal: AbortSignal | undefined;
+  /** How long the acknowledgement of one of the first chunks is waited for: to start again costs little then. */
+  readonly earlyPatienceMs: number;
   /** Leave the chunk of an object that has but one to the caller. */
   readonly leaveOnly: boolean;
   /** Called before anything of an object of several chunks is sent; may throw to stop. */
@@ -35,6 +37,8 @@ export interface Sending {
   readonly onProgress: () => void;
   readonly isOutOfPatience: () => boolean;
 }
+
+const EARLY_CHUNKS = 16;
 
 /** The nuid is of no use any more: the order of its chunks is broken, or unknown. */
 export class NuidSpoilt extends Error {}
@@ -82,10 +86,11 @@ export async function publishChunk(
   nuid: string,
   index: number,
   bytes: Uint8Array,
+  timeout: number,
 ): Promise<number> {
   const head = headers();
   head.set('Nats-Msg-Id', chunkId(nuid, index));
-  return (await bucket.jetstream.publish(chunkSubject(bucket, nuid), bytes, { headers: head })).seq;
+  return (await bucket.jetstream.publish(chunkSubject(bucket, nuid), bytes, { headers: head, timeout })).seq;
 }
 
 export function chunkId(nuid: string, index: number): string {
@@ -218,9 +223,10 @@ class ChunkWindow {
   }
 
   #publish(chunk: Chunk): void {
-    const { bucket, nuid, pace, onProgress } = this.#sending;
+    const { bucket, nuid, pace, earlyPatienceMs, onProgress } = this.#sending;
     this.#inFlight++;
-    publishChunk(bucket, nuid, chunk.index, chunk.bytes)
+    const patienceMs = chunk.index < EARLY_CHUNKS ? earlyPatienceMs : bucket.link.timeoutMs;
+    publishChunk(bucket, nuid, chunk.index, chunk.bytes, patienceMs)
       .then(
         () => {
           this.#highestStored = Math.max(this.#highestStored, chunk.index);

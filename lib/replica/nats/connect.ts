@@ -24,7 +24,7 @@ import {
   resolveLogin,
   resolveTls,
 } from './credentials.js';
-import { ConnectionLost, connectError } from './errors.js';
+import { ConnectionLost, connectError, isPassing } from './errors.js';
 import { greetingFirst, tlsRefusal } from './probe.js';
 
 export interface NatsOptions extends NatsCredentials, NatsTls {
@@ -38,6 +38,11 @@ export interface NatsOptions extends NatsCredentials, NatsTls {
 
 const PING_INTERVAL_MS = 15_000;
 const PROBE_AFTER_MS = 1000;
+const PATIENCE_TIMEOUTS = 3;
+const RETRY_MS = 50;
+/** A message whose loss costs little is given up after this time, so that a leader's death is noticed soon. */
+export const ASK_AGAIN_MS = 2000;
+const ASK_TIMES = 5;
 const LOST = 'the connection to the NATS server was lost';
 
 /** Connects; gives up after the timeout. Throws REPLICA, naming the servers, or USAGE for options that cannot be. */
@@ -107,13 +112,17 @@ export class NatsLink {
   /** `nats://host:port,…`, nothing secret in it. */
   readonly url: string;
   readonly timeoutMs: number;
+  /** How long anything is tried again before it is given up. */
+  readonly patienceMs: number;
   readonly #whenLost = new Set<(error: JetliteError) => void>();
   #isConnected = true;
+  #wasAnswered = false;
 
   constructor(connection: NatsConnection, hosts: readonly string[], tls: boolean, timeoutMs: number) {
     this.connection = connection;
     this.url = `${tls ? 'tls' : 'nats'}://${hosts.join(',')}`;
     this.timeoutMs = timeoutMs;
+    this.patienceMs = timeoutMs * PATIENCE_TIMEOUTS;
     void this.#follow();
   }
 
@@ -140,21 +149,31 @@ export class NatsLink {
     }
   }
 
-  /** Asks something that may be asked twice; a broken connection only delays the answer, at most for the timeout. */
+  /**
+   * Asks something that may be asked twice, again and again while nobody answers: the connection may be broken, or the
+   * leader of a stream have died. Throws what the server refuses with, or the last error when patience is over.
+   */
   async ask<T>(question: () => Promise<T>): Promise<T> {
-    const until = Date.now() + this.timeoutMs;
+    const until = Date.now() + this.patienceMs;
     for (;;) {
+      const enough = new AbortController();
       try {
         if (!this.#isConnected) await this.ready(Math.max(1, until - Date.now()));
-        return await this.orLost(question());
+        const answer = await this.orLost(firstAnswer(question, enough.signal));
+        this.#wasAnswered = true;
+        return answer;
       } catch (error) {
-        if (this.#isConnected || Date.now() > until) throw error;
+        // Before the first answer, nobody there to answer means that JetStream is off.
+        if (!isPassing(error) || !this.#wasAnswered || Date.now() > until) throw error;
+      } finally {
+        enough.abort();
       }
+      await delay(RETRY_MS);
     }
   }
 
-  /** Resolves when a server answers. Throws REPLICA if none does within `patienceMs`, ABORTED by the signal. */
-  async ready(patienceMs: number, signal?: AbortSignal): Promise<void> {
+  /** Resolves when a server answers. Throws REPLICA if none does in time, ABORTED by the signal. */
+  async ready(patienceMs = this.patienceMs, signal?: AbortSignal): Promise<void> {
     const until = Date.now() + patienceMs;
     for (;;) {
       if (signal?.aborted) throw new JetliteError('ABORTED', 'waiting for the NATS server was stopped');
@@ -162,7 +181,7 @@ export class NatsLink {
       const left = until - Date.now();
       if (left <= 0) throw this.#error(`no answer from the NATS server within ${patienceMs / 1000} s`);
       if (await answers(this.connection, Math.min(left, this.timeoutMs))) return;
-      await delay(Math.min(50, left));
+      await delay(Math.min(RETRY_MS, left));
     }
   }
 
@@ -189,6 +208,29 @@ export class NatsLink {
   #error(message: string): ConnectionLost {
     return new ConnectionLost(`${message} (${this.url})`);
   }
+}
+
+/**
+ * What was sent to a leader that died is never answered, and a slow server may need its time: so a question is asked
+ * anew every two seconds while the earlier ones stay open, and the first answer or refusal counts.
+ */
+function firstAnswer<T>(question: () => Promise<T>, enough: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    let asked = 0;
+    let open = 0;
+    const askOnce = () => {
+      asked++;
+      open++;
+      if (asked === ASK_TIMES) clearInterval(timer);
+      question().then(resolve, (error) => {
+        open--;
+        if (open === 0 || !isPassing(error)) reject(error);
+      });
+    };
+    const timer = setInterval(askOnce, ASK_AGAIN_MS);
+    enough.addEventListener('abort', () => clearInterval(timer), { once: true });
+    askOnce();
+  });
 }
 
 /** True if the server answers a ping in time. */

@@ -19,6 +19,8 @@ import {
   type Subscription,
 } from 'nats';
 import type { Bucket } from './bucket.js';
+import { ASK_AGAIN_MS } from './connect.js';
+import { isPassing } from './errors.js';
 
 const HEARTBEAT_MS = 5000;
 const SILENCE_MS = 12_000;
@@ -44,21 +46,29 @@ export interface ConsumerEvents {
   broken(why: Error): void;
 }
 
-/** Makes a consumer; resolves when the server has counted what is pending. Throws what the server refuses with. */
+/**
+ * Makes a consumer; resolves when the server has counted what is pending. While no server answers it is tried again,
+ * each time with events of its own from `listen`. Throws what the server refuses with, or REPLICA.
+ */
 export async function openConsumer(
   bucket: Bucket,
   filter: string,
   start: StartAt,
-  events: ConsumerEvents,
+  listen: () => ConsumerEvents,
 ): Promise<OrderedConsumer> {
-  const consumer = new OrderedConsumer(bucket, events);
-  try {
-    await consumer.open(filter, start);
-  } catch (error) {
-    consumer.close();
-    throw error;
+  const { link } = bucket;
+  const until = Date.now() + link.patienceMs;
+  for (let waitMs = ASK_AGAIN_MS; ; waitMs *= 2) {
+    const consumer = new OrderedConsumer(bucket, listen());
+    try {
+      await consumer.open(filter, start, Math.min(waitMs, link.timeoutMs));
+      return consumer;
+    } catch (error) {
+      consumer.close();
+      if (!isPassing(error) || Date.now() > until) throw error;
+    }
+    await link.ready();
   }
-  return consumer;
 }
 
 export class OrderedConsumer {
@@ -82,8 +92,9 @@ export class OrderedConsumer {
     return this.#pending;
   }
 
-  async open(filter: string, start: StartAt): Promise<void> {
-    const { link, manager, stream } = this.#bucket;
+  async open(filter: string, start: StartAt, timeoutMs: number): Promise<void> {
+    const { link, stream } = this.#bucket;
+    const manager = await link.connection.jetstreamManager({ timeout: timeoutMs, checkAPI: false });
     const inbox = createInbox();
     this.#forgetLost = link.onLost((error) => this.#break(error));
     this.#subscription = link.connection.subscribe(inbox, {
@@ -109,13 +120,6 @@ export class OrderedConsumer {
     // What arrived before this answer is counted in `delivered`, not in `num_pending`.
     this.#pending = info.num_pending + info.delivered.consumer_seq;
     this.#listen();
-  }
-
-  /** How many messages the server has delivered or is about to deliver by now. Throws if it knows us no more. */
-  async deliverable(): Promise<number> {
-    const { link, manager, stream } = this.#bucket;
-    const info = await link.orLost(manager.consumers.info(stream, this.#name));
-    return info.delivered.consumer_seq + info.num_pending;
   }
 
   close(): void {

@@ -18,15 +18,13 @@ import {
   openConsumer,
   type StartAt,
 } from './consumer.js';
-import { isPassing, requestError } from './errors.js';
+import { requestError } from './errors.js';
 import { chunkSubject, formatDigest, getMessage, lastMeta, type StoredObject } from './objects.js';
 
 export type ReadableObject = Pick<
   StoredObject,
   'name' | 'nuid' | 'size' | 'chunks' | 'chunkSize' | 'digest' | 'sequence'
 >;
-
-const PATIENCE_TIMEOUTS = 3;
 
 /**
  * The bytes of an object, or a range of them. Throws NOT_FOUND if this version is there no more, FORMAT if it is
@@ -172,9 +170,11 @@ class ChunkReader implements ConsumerEvents {
 
   async open(start: StartAt): Promise<number> {
     this.close();
-    this.#queue = [];
-    this.#broken = undefined;
-    this.#consumer = await openConsumer(this.#bucket, chunkSubject(this.#bucket, this.#nuid), start, this);
+    this.#consumer = await openConsumer(this.#bucket, chunkSubject(this.#bucket, this.#nuid), start, () => {
+      this.#queue = [];
+      this.#broken = undefined;
+      return this;
+    });
     return this.#consumer.pending;
   }
 
@@ -216,16 +216,7 @@ class ChunkReader implements ConsumerEvents {
   }
 
   async #reopen(): Promise<void> {
-    const { link } = this.#bucket;
-    const until = Date.now() + link.timeoutMs * PATIENCE_TIMEOUTS;
-    for (;;) {
-      await link.ready(Math.max(1, until - Date.now()));
-      try {
-        await this.open({ sequence: this.#next });
-        return;
-      } catch (error) {
-        if (!isPassing(error) || Date.now() > until) throw error;
-      }
-    }
+    await this.#bucket.link.ready();
+    await this.open({ sequence: this.#next });
   }
 }

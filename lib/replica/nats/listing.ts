@@ -3,18 +3,19 @@
  *
  * 1. One consumer delivers the last meta of every name, then every new one. When it breaks, all is listed again and what
  *    differs is what happened meanwhile: nothing depends on every push arriving.
- * 2. `files` answers with the present: it asks the server how much it has for this consumer and waits for that; what we
- *    put ourselves is waited for by its sequence.
+ * 2. `files` answers with the present: it asks the stream's leader for the newest meta and waits until that has come;
+ *    the server that pushes to us may be another one, a little behind.
  */
 
 import { setTimeout as delay } from 'node:timers/promises';
+import { ErrorCode, NatsError } from 'nats';
 import { parseLtxPath } from '../names.js';
 import type { LtxFileInfo } from '../replica.js';
 import type { Bucket } from './bucket.js';
-import { type Delivery, type OrderedConsumer, openConsumer } from './consumer.js';
+import { type ConsumerEvents, type Delivery, type OrderedConsumer, openConsumer } from './consumer.js';
 import { isFinal, requestError } from './errors.js';
 import type { ReadableObject } from './get.js';
-import { decodeMeta, metaFilter, type StoredObject } from './objects.js';
+import { decodeMeta, metaFilter, newestMeta, type StoredObject } from './objects.js';
 
 /** Header of the metas of LTX files: the file's time, RFC 3339. Litestream's. */
 export const TIMESTAMP_HEADER = 'Litestream-Timestamp';
@@ -25,7 +26,7 @@ export interface ListedFile extends LtxFileInfo {
   readonly object: ReadableObject;
 }
 
-const OWN_PUT_PATIENCE_MS = 2000;
+const PUSH_PATIENCE_MS = 2000;
 const RELIST_WAIT_MS = 100;
 const MAX_TRIES = 3;
 
@@ -72,21 +73,15 @@ export class Listing {
   #files = new Map<string, ListedFile>();
   #loading: Promise<void> | undefined;
   #consumer: OrderedConsumer | undefined;
-  /** How much of the consumer's deliveries is in `#files`. */
-  #taken = 0;
+  /** Stream sequence of the last meta that was taken in. */
   #sequence = 0;
-  #ownSequence = 0;
+  #wasListed = false;
   readonly #waiting = new Set<() => void>();
   #closed = false;
 
   constructor(bucket: Bucket, prefix: string) {
     this.#bucket = bucket;
     this.#prefix = prefix;
-  }
-
-  /** True while the pushes keep it live. */
-  get isLive(): boolean {
-    return this.#consumer !== undefined;
   }
 
   /** The file of that object name as last heard of. */
@@ -102,31 +97,27 @@ export class Listing {
   /** All files there are now, in no order. Throws REPLICA. */
   async files(): Promise<ListedFile[]> {
     for (let tries = 1; ; tries++) {
-      const consumer = this.#consumer;
+      const newest = await newestMeta(this.#bucket);
+      const isLastTry = tries === MAX_TRIES;
       try {
         await this.#load();
-        const deliverable = (await this.#consumer?.deliverable()) ?? 0;
-        if (await this.#reach(this.#consumer, deliverable, tries > 1)) return [...this.#files.values()];
+        if (await this.#reach(newest)) return [...this.#files.values()];
+        if (isLastTry) throw NatsError.errorForCode(ErrorCode.Timeout);
       } catch (error) {
-        if (tries === MAX_TRIES || isFinal(error)) {
+        if (isLastTry || isFinal(error)) {
           throw requestError(error, 'list the files', this.#bucket.name, this.#bucket.link.url);
         }
-        await this.#bucket.link.ready(this.#bucket.link.timeoutMs);
+        await this.#bucket.link.ready();
       }
-      // Broken, forgotten by the server, or without what we put: list again.
-      if (this.#consumer === consumer) this.#drop();
+      // It may have been forgotten by the server: list again.
+      this.#drop();
     }
-  }
-
-  /** Our own meta with this sequence was accepted: the next listing must have come that far. */
-  noteOwn(sequence: number): void {
-    this.#ownSequence = Math.max(this.#ownSequence, sequence);
   }
 
   /** Tells of every change from now on; the answer ends it. */
   listen(listener: ListingListener): () => void {
     this.#listeners.add(listener);
-    if (this.#consumer === undefined) this.#relist();
+    if (this.#consumer === undefined) void this.#relist();
     return () => this.#listeners.delete(listener);
   }
 
@@ -141,6 +132,7 @@ export class Listing {
     this.#consumer?.close();
     this.#consumer = undefined;
     this.#advance();
+    if (this.#listeners.size > 0 && !this.#closed) void this.#relist();
   }
 
   #load(): Promise<void> {
@@ -154,34 +146,36 @@ export class Listing {
   /** Lists everything anew, then tells the listeners what is different. */
   async #list(): Promise<void> {
     const before = this.#files;
-    const isFirst = this.#sequence === 0;
-    const listed = new Map<string, ListedFile>();
+    let listed = new Map<string, ListedFile>();
     let taken = 0;
     let sequence = 0;
     let live = false;
     let failure: Error | undefined;
     let wake = () => {};
+    const events: ConsumerEvents = {
+      deliver: (delivery) => {
+        taken = delivery.number;
+        sequence = delivery.sequence;
+        if (live) this.#take(delivery);
+        else this.#takeInto(listed, delivery);
+        wake();
+      },
+      flowControl: (answer) => answer(),
+      broken: (why) => {
+        failure = why;
+        if (live && this.#consumer === consumer) this.#drop();
+        wake();
+      },
+    };
     const consumer = await openConsumer(
       this.#bucket,
       metaFilter(this.#bucket),
       { policy: 'last-per-subject' },
-      {
-        deliver: (delivery) => {
-          taken = delivery.number;
-          sequence = delivery.sequence;
-          if (live) this.#take(delivery);
-          else this.#takeInto(listed, delivery);
-          wake();
-        },
-        flowControl: (answer) => answer(),
-        broken: (why) => {
-          failure = why;
-          if (live && this.#consumer === consumer) {
-            this.#drop();
-            if (this.#listeners.size > 0) this.#relist();
-          }
-          wake();
-        },
+      () => {
+        listed = new Map();
+        taken = 0;
+        failure = undefined;
+        return events;
       },
     );
     while (taken < consumer.pending && failure === undefined && !this.#closed) {
@@ -196,9 +190,11 @@ export class Listing {
     live = true;
     this.#files = listed;
     this.#consumer = consumer;
-    this.#taken = taken;
-    this.#sequence = Math.max(sequence, 1);
-    if (isFirst) return;
+    this.#sequence = sequence;
+    if (!this.#wasListed) {
+      this.#wasListed = true;
+      return;
+    }
     for (const [name, file] of listed) {
       if (before.get(name)?.version !== file.version) this.#tell(file);
     }
@@ -206,7 +202,6 @@ export class Listing {
 
   #take(delivery: Delivery): void {
     const file = this.#takeInto(this.#files, delivery);
-    this.#taken = delivery.number;
     this.#sequence = delivery.sequence;
     if (file !== undefined) this.#tell(file);
     this.#advance();
@@ -216,27 +211,23 @@ export class Listing {
     for (const listener of this.#listeners) listener.changed(file);
   }
 
-  /** Waits until `deliverable` messages and our own last put are in. False if the consumer broke or lacks the put. */
-  async #reach(
-    consumer: OrderedConsumer | undefined,
-    deliverable: number,
-    acceptMissing: boolean,
-  ): Promise<boolean> {
-    const until = Date.now() + OWN_PUT_PATIENCE_MS;
-    for (;;) {
-      if (this.#consumer !== consumer) return false;
-      if (this.#taken >= deliverable && this.#sequence >= this.#ownSequence) return true;
-      if (Date.now() >= until) return acceptMissing && this.#taken >= deliverable;
+  /** Waits until the meta of that sequence is in. False if it does not come, or the consumer broke. */
+  async #reach(sequence: number): Promise<boolean> {
+    const until = Date.now() + PUSH_PATIENCE_MS;
+    while (this.#consumer !== undefined) {
+      if (this.#sequence >= sequence) return true;
+      if (Date.now() >= until) return false;
       await new Promise<void>((resolve) => {
         const resume = () => {
           clearTimeout(timer);
           this.#waiting.delete(resume);
           resolve();
         };
-        const timer = setTimeout(resume, OWN_PUT_PATIENCE_MS);
+        const timer = setTimeout(resume, PUSH_PATIENCE_MS);
         this.#waiting.add(resume);
       });
     }
+    return false;
   }
 
   /** Lists anew for the listeners' sake, for as long as the connection lives. */
@@ -244,7 +235,7 @@ export class Listing {
     const { link, name } = this.#bucket;
     while (!this.#closed && this.#listeners.size > 0 && this.#consumer === undefined) {
       try {
-        await link.ready(link.timeoutMs);
+        await link.ready();
         await this.#load();
       } catch (error) {
         if (!isFinal(error) && !link.connection.isClosed()) {

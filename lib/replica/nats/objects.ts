@@ -151,6 +151,16 @@ export async function lastMeta(bucket: Bucket, name: string): Promise<StoredObje
   }
 }
 
+/** Stream sequence of the newest meta in the bucket; 0 if there is none. */
+export async function newestMeta(bucket: Bucket): Promise<number> {
+  try {
+    return (await getMessage(bucket, { last_by_subj: metaFilter(bucket) })).seq;
+  } catch (error) {
+    if (apiCode(error) === Api.MESSAGE_NOT_FOUND) return 0;
+    throw requestError(error, 'list the files', bucket.name, bucket.link.url);
+  }
+}
+
 /** A message of the bucket's stream, as its leader has it. */
 export function getMessage(bucket: Bucket, query: MsgRequest): Promise<StoredMsg> {
   const { link, manager, stream } = bucket;
@@ -169,7 +179,7 @@ export async function deleteObject(
   const nothing = { size: 0, chunks: 0, chunkSize: undefined, digest: '', headers: {}, deleted: true };
   const marker = encodeMeta(bucket, { name, nuid, ...nothing });
   try {
-    await bucket.link.ask(() => publishMeta(bucket, name, marker, object.sequence));
+    await bucket.link.ask(() => publishMeta(bucket, name, marker, object.sequence, bucket.link.timeoutMs));
   } catch (error) {
     if (apiCode(error) !== Api.WRONG_LAST_SEQUENCE && apiCode(error) !== Api.WRONG_LAST_SEQUENCE_UNKNOWN) {
       throw requestError(error, `remove ${name}`, bucket.name, bucket.link.url);
@@ -184,20 +194,21 @@ export async function deleteObject(
 
 /**
  * Publishes a meta on the condition that the last one of the name has the sequence `expected` (0: none), and, where
- * given, that the last message of the whole stream had the id `lastMessageId`.
+ * given, that the last message of the whole stream had the id `lastMessageId`. Resolves with its sequence.
  */
 export async function publishMeta(
   bucket: Bucket,
   name: string,
   json: Uint8Array,
   expected: number,
+  timeout: number,
   lastMessageId?: string,
 ): Promise<number> {
   const head = headers();
   head.set('Nats-Rollup', 'sub');
   head.set('Nats-Expected-Last-Subject-Sequence', `${expected}`);
   if (lastMessageId !== undefined) head.set('Nats-Expected-Last-Msg-Id', lastMessageId);
-  const { seq } = await bucket.jetstream.publish(metaSubject(bucket, name), json, { headers: head });
+  const { seq } = await bucket.jetstream.publish(metaSubject(bucket, name), json, { headers: head, timeout });
   return seq;
 }
 

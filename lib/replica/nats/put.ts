@@ -19,6 +19,7 @@ import { ConflictError } from '../../errors.js';
 import type { ByteSource } from '../replica.js';
 import type { Bucket } from './bucket.js';
 import { chunkId, NuidSpoilt, publishChunk, type SentChunks, sendChunks, throwIfAborted } from './chunks.js';
+import { ASK_AGAIN_MS } from './connect.js';
 import { Api, apiCode, isFinal, isPassing, requestError } from './errors.js';
 import {
   chunkCount,
@@ -38,8 +39,6 @@ export interface PutTarget {
   readonly replaces: Pick<StoredObject, 'sequence' | 'nuid'> | undefined;
 }
 
-/** A put is given up when the server has acknowledged nothing for so many timeouts. */
-const PATIENCE_TIMEOUTS = 3;
 const RETRY_MS = 25;
 const PURGE_PATIENCE_MS = 2000;
 
@@ -67,8 +66,8 @@ class Put {
   readonly #tried = new Set<string>();
   /** Those of them whose meta may have been accepted, or may yet be. */
   readonly #undecided = new Set<string>();
-  readonly #patienceMs: number;
   #lastProgress = Date.now();
+  #unanswered = 0;
 
   constructor(
     bucket: Bucket,
@@ -82,7 +81,6 @@ class Put {
     this.#target = target;
     this.#content = content;
     this.#signal = signal;
-    this.#patienceMs = bucket.link.timeoutMs * PATIENCE_TIMEOUTS;
   }
 
   async run(): Promise<StoredObject> {
@@ -107,9 +105,10 @@ class Put {
         return await this.#attempt(nuid);
       } catch (error) {
         if (!(error instanceof NuidSpoilt)) throw error;
+        this.#unanswered++;
         if (this.#isOutOfPatience()) throw error.cause ?? error;
       }
-      await this.#bucket.link.ready(this.#patienceMs, this.#signal);
+      await this.#bucket.link.ready(undefined, this.#signal);
       await this.#expectBucket();
       if (this.#undecided.size > 0) {
         const last = await lastMeta(this.#bucket, this.#target.name);
@@ -127,6 +126,7 @@ class Put {
         pace: this.#pace,
         nuid,
         signal: this.#signal,
+        earlyPatienceMs: this.#quickMs,
         leaveOnly: !this.#bucket.replicated,
         beforeLarge: () => this.#refuseEarly(),
         onProgress: () => this.#progress(),
@@ -139,7 +139,7 @@ class Put {
     const json = encodeMeta(this.#bucket, object);
     const answer =
       sent.only === undefined
-        ? await this.#answerOf(publishMeta(this.#bucket, object.name, json, this.#expected))
+        ? await this.#answerOf(publishMeta(this.#bucket, object.name, json, this.#expected, this.#quickMs))
         : await this.#publishPair(object, sent.only, json);
     return this.#settleMeta(object, json, answer);
   }
@@ -154,8 +154,8 @@ class Put {
   async #publishPair(object: StoredObject, chunk: Uint8Array, json: Uint8Array): Promise<Answer> {
     const { nuid, name } = object;
     const [chunkAnswer, metaAnswer] = await Promise.all([
-      this.#answerOf(publishChunk(this.#bucket, nuid, 0, chunk)),
-      this.#answerOf(publishMeta(this.#bucket, name, json, this.#expected, chunkId(nuid, 0))),
+      this.#answerOf(publishChunk(this.#bucket, nuid, 0, chunk, this.#quickMs)),
+      this.#answerOf(publishMeta(this.#bucket, name, json, this.#expected, this.#quickMs, chunkId(nuid, 0))),
     ]);
     // The meta stands only if the chunk does, whatever became of the chunk's own answer.
     if (metaAnswer.ok || chunkAnswer.ok) return metaAnswer;
@@ -171,8 +171,9 @@ class Put {
       if (answer.ok) return { ...object, sequence: answer.sequence, storedMs: Date.now() };
       const { error } = answer;
       if (isUnknown(error)) {
+        this.#unanswered++;
         this.#undecided.add(object.nuid);
-        await this.#bucket.link.ready(this.#patienceMs, this.#signal);
+        await this.#bucket.link.ready(undefined, this.#signal);
       } else if (!isRefusedInTurn(error)) {
         throw error;
       }
@@ -188,8 +189,15 @@ class Put {
         throw new NuidSpoilt('chunks are missing', { cause: error });
       }
       await delay(apiCode(error) === Api.TOO_MANY_REQUESTS ? this.#pace.refused() : RETRY_MS);
-      answer = await this.#answerOf(publishMeta(this.#bucket, object.name, json, this.#expected));
+      answer = await this.#answerOf(
+        publishMeta(this.#bucket, object.name, json, this.#expected, this.#quickMs),
+      );
     }
+  }
+
+  /** A leader that died does not answer, a slow one needs time: little at first, then more and more. */
+  get #quickMs(): number {
+    return Math.min(this.#bucket.link.timeoutMs, ASK_AGAIN_MS * 2 ** this.#unanswered);
   }
 
   get #expected(): number {
@@ -228,7 +236,7 @@ class Put {
   async #expectBucket(): Promise<void> {
     const { link, manager, stream } = this.#bucket;
     try {
-      await link.ask(() => manager.streams.info(stream));
+      await link.orLost(manager.streams.info(stream));
     } catch (error) {
       if (isFinal(error)) throw error;
     }
@@ -239,7 +247,7 @@ class Put {
   }
 
   #isOutOfPatience(): boolean {
-    return Date.now() - this.#lastProgress > this.#patienceMs;
+    return Date.now() - this.#lastProgress > this.#bucket.link.patienceMs;
   }
 
   /** As far as it can be done: what stays behind is unreachable, and an audit of the bucket finds it. */

@@ -167,7 +167,6 @@ class NatsReplica implements Replica {
   }
 
   #remember(stored: StoredObject): void {
-    this.#listing.noteOwn(stored.sequence);
     this.#ownNuids.add(stored.nuid);
     if (this.#ownNuids.size > REMEMBERED_PUTS) {
       for (const oldest of this.#ownNuids) {

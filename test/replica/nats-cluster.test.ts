@@ -1,0 +1,133 @@
+/** A bucket with three replicas on three servers: races, a leader's death, restarts, much data at once. */
+
+import assert from 'node:assert/strict';
+import { createHash, randomBytes } from 'node:crypto';
+import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { connect } from 'nats';
+import { ConflictError } from '../../lib/errors.js';
+import { openReplica } from '../../lib/replica/open.js';
+import type { LtxFileInfo, Replica } from '../../lib/replica/replica.js';
+import { makeBucket } from '../support/nats-replica.js';
+import { type NatsServer, startNatsCluster } from '../support/nats-server.js';
+import { bytes, bytesOf, contentOf, target } from '../support/replica.js';
+
+const MIB = 1024 * 1024;
+const isLong = process.env.JETLITE_LONG === '1';
+
+function openAt(
+  t: { after(done: () => Promise<void>): void },
+  servers: readonly NatsServer[],
+): Promise<Replica> {
+  const hosts = servers.map(({ port }) => `127.0.0.1:${port}`).join(',');
+  const opening = openReplica(`nats://${hosts}/backups`, { env: {}, nats: { reconnectWaitMs: 50 } });
+  t.after(async () => (await opening).close());
+  return opening;
+}
+
+/** The index of the server that leads the bucket's stream, once all three hold all of it. */
+async function leader(servers: readonly NatsServer[]): Promise<number> {
+  const connection = await connect({ servers: servers.map(({ url }) => url) });
+  try {
+    const manager = await connection.jetstreamManager({ timeout: 1000, checkAPI: false });
+    for (let tries = 0; ; tries++) {
+      try {
+        const { cluster } = await manager.streams.info('OBJ_backups');
+        const isWhole =
+          cluster?.leader && cluster.replicas?.every(({ current, offline }) => current && !offline);
+        if (isWhole) return Number(cluster.leader?.replace('server', ''));
+      } catch (error) {
+        if (tries > 60) throw error;
+      }
+      await delay(50);
+    }
+  } finally {
+    await connection.close();
+  }
+}
+
+function block(seed: number, i: number): Uint8Array {
+  return new Uint8Array(MIB).fill((seed * 31 + i) % 251);
+}
+
+async function assertIntact(replica: Replica, file: LtxFileInfo, count: number, seed: number): Promise<void> {
+  const expected = createHash('sha256');
+  for (let i = 0; i < count; i++) expected.update(block(seed, i));
+  const found = createHash('sha256');
+  for await (const part of replica.read(file)) found.update(part);
+  assert.equal(found.digest('hex'), expected.digest('hex'));
+}
+
+test('on three replicas exactly one of two racing writers wins each name', async (t) => {
+  const servers = await startNatsCluster(t);
+  if (servers === undefined) return;
+  await makeBucket(servers[0], 'backups', { replicas: 3 });
+  const one = await openAt(t, [servers[0]]);
+  const two = await openAt(t, [servers[1]]);
+  for (let txid = 1n; txid <= (isLong ? 500n : 50n); txid++) {
+    const contents = [randomBytes(100), randomBytes(100)];
+    const results = await Promise.allSettled(
+      [one, two].map((replica, i) => replica.write(target(0, txid), () => [contents[i]])),
+    );
+    const winner = results.findIndex((result) => result.status === 'fulfilled');
+    assert.notEqual(
+      winner,
+      -1,
+      `race ${txid} had no winner: ${results.map((r) => r.status === 'rejected' && r.reason)}`,
+    );
+    const loser = results[1 - winner];
+    assert.ok(
+      loser.status === 'rejected' && loser.reason instanceof ConflictError,
+      `race ${txid}: ${loser.status === 'rejected' && loser.reason}`,
+    );
+    const file = (await one.list(0)).at(-1)!;
+    assert.equal(file.maxTxid, txid);
+    assert.ok(contents[winner].equals(await bytesOf(two, file)), `race ${txid}`);
+  }
+});
+
+test('a put goes on over the leader’s death and over the restart of each server in turn', async (t) => {
+  const servers = await startNatsCluster(t);
+  if (servers === undefined) return;
+  await makeBucket(servers[0], 'backups', { replicas: 3 });
+  const replica = await openAt(t, servers);
+  const killed = new Set<number>();
+  const content = async function* () {
+    for (let i = 0; i < 30; i++) {
+      if (i === 10 && killed.size === 0) {
+        const index = await leader(servers);
+        killed.add(index);
+        await servers[index].kill();
+        await servers[index].restart();
+      }
+      yield block(1, i);
+    }
+  };
+  const file = await replica.write(target(0, 1n), content);
+  assert.equal(killed.size, 1);
+  await assertIntact(replica, file, 30, 1);
+  let txid = 1n;
+  for (const server of servers) {
+    await leader(servers);
+    await server.stop();
+    await replica.write(target(0, ++txid), bytes(`without ${server.port}`));
+    await server.restart();
+    await replica.write(target(0, ++txid), bytes(`with ${server.port}`));
+  }
+  const files = await replica.list(0);
+  assert.equal(files.length, Number(txid));
+  assert.equal(await contentOf(replica, files.at(-1)!), `with ${servers[2].port}`);
+});
+
+test('a large first backup into three replicas arrives whole', async (t) => {
+  const servers = await startNatsCluster(t);
+  if (servers === undefined) return;
+  await makeBucket(servers[0], 'backups', { replicas: 3 });
+  const replica = await openAt(t, servers);
+  const count = isLong ? 1000 : 300;
+  const content = function* () {
+    for (let i = 0; i < count; i++) yield block(9, i);
+  };
+  const file = await replica.write(target(0, 1n), content);
+  await assertIntact(replica, file, count, 9);
+});
