@@ -48,6 +48,7 @@ export interface Intent {
 }
 
 const fsync = promisify(fs.fsync);
+const write = promisify(fs.write);
 
 const POINT_FILE = 'position';
 const SLOT_SIZE = 4096;
@@ -88,7 +89,7 @@ export class ResumeState {
   }
 
   /** Remembers where capture will stand once `intent.txid` is in the replica. The one written before it is kept too. */
-  writePoint(intent: Intent): void {
+  async writePoint(intent: Intent): Promise<void> {
     if (this.#bootId === undefined || this.#unwritable) return;
     const body = Buffer.from(JSON.stringify({ bootId: this.#bootId, intent }, bigintToText));
     const slot = Buffer.alloc(SLOT_HEADER_SIZE + body.length);
@@ -102,7 +103,8 @@ export class ResumeState {
         const flags = fs.constants.O_RDWR | fs.constants.O_CREAT;
         this.#slots = fs.openSync(path.join(this.folder, POINT_FILE), flags, 0o600);
       }
-      fs.writeSync(this.#slots, slot, 0, slot.length, this.#nextSlot * SLOT_SIZE);
+      // Not on the event loop: even an unsynced write waits when the file system commits its journal.
+      await write(this.#slots, slot, 0, slot.length, this.#nextSlot * SLOT_SIZE);
       this.#nextSlot = 1 - this.#nextSlot;
     } catch (error) {
       this.#giveUp(error);

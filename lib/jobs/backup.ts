@@ -72,7 +72,7 @@ export async function backup(options: BackupOptions): Promise<BackupResult> {
     if (txid === 0n) {
       timestampMs = Date.now();
       let checksum = 0n;
-      const onChecksum = (fileChecksum: bigint): void => {
+      const onChecksum = async (fileChecksum: bigint): Promise<void> => {
         checksum = fileChecksum;
       };
       const streamed = await putStreamed(replica, capture, { timestampMs, onChecksum, signal });
@@ -81,7 +81,7 @@ export async function backup(options: BackupOptions): Promise<BackupResult> {
         pagesWritten = streamed.pageCount;
         bytesWritten = streamed.file.size;
         origin = { txid, fileChecksum: checksum };
-        if (!capture.hasPending) state.writePoint({ ...origin, point: capture.point() });
+        if (!capture.hasPending) await state.writePoint({ ...origin, point: capture.point() });
       }
     }
     for (let polled = 'more'; polled !== 'current'; ) {
@@ -91,8 +91,8 @@ export async function backup(options: BackupOptions): Promise<BackupResult> {
       if (batch === undefined) continue;
       txid++;
       timestampMs = Math.max(batch.timestampMs, timestampMs);
-      const onChecksum = (fileChecksum: bigint): void => {
-        state.writePoint({ txid, fileChecksum, point: batch.point });
+      const onChecksum = async (fileChecksum: bigint): Promise<void> => {
+        await state.writePoint({ txid, fileChecksum, point: batch.point });
         origin = { txid, fileChecksum };
       };
       const file = await putBatch(replica, batch, txid, { timestampMs, onChecksum, signal });

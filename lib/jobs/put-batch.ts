@@ -19,7 +19,7 @@ const WHOLE_BYTES = 16 * 1024 * 1024;
 export interface PutOptions {
   readonly timestampMs: number;
   /** Called once, with the checksum in the file's trailer: before the put where the batch is small, else after it. */
-  readonly onChecksum?: (fileChecksum: bigint) => void;
+  readonly onChecksum?: (fileChecksum: bigint) => Promise<void>;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -34,7 +34,7 @@ export async function putBatch(
   const target = { level: 0, minTxid: txid, maxTxid: txid, timestampMs };
   if (batch.pages.bytes <= WHOLE_BYTES) {
     const blocks = [...encodeBatch(batch, txid, timestampMs)];
-    onChecksum?.(trailerChecksum(blocks[blocks.length - 1]));
+    await onChecksum?.(trailerChecksum(blocks[blocks.length - 1]));
     return replica.write(target, () => blocks, signal);
   }
   let last: Uint8Array = new Uint8Array();
@@ -45,7 +45,7 @@ export async function putBatch(
     }
   };
   const file = await replica.write(target, source, signal);
-  onChecksum?.(trailerChecksum(last));
+  await onChecksum?.(trailerChecksum(last));
   return file;
 }
 
@@ -85,7 +85,7 @@ export async function putStreamed(
   try {
     const target = { level: 0, minTxid: 1n, maxTxid: 1n, timestampMs };
     const file = await replica.write(target, source, signal);
-    onChecksum?.(trailerChecksum(last));
+    await onChecksum?.(trailerChecksum(last));
     return { file, pageCount };
   } catch (error) {
     if (spoilt) return undefined;

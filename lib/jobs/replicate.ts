@@ -205,7 +205,7 @@ class Session {
   async #putFirst(signal: AbortSignal): Promise<void> {
     const timestampMs = Date.now();
     let fileChecksum = 0n;
-    const onChecksum = (checksum: bigint): void => {
+    const onChecksum = async (checksum: bigint): Promise<void> => {
       fileChecksum = checksum;
     };
     const put = await this.#withRetries(() =>
@@ -214,7 +214,7 @@ class Session {
     if (put === undefined) return;
     this.#sealedTxid = 1n;
     if (!this.#capture.hasPending) {
-      this.#state.writePoint({ txid: 1n, fileChecksum, point: this.#capture.point() });
+      await this.#state.writePoint({ txid: 1n, fileChecksum, point: this.#capture.point() });
     }
     this.#durable(1n, timestampMs, fileChecksum, put.file, 1, put.pageCount);
   }
@@ -273,9 +273,9 @@ class Session {
   async #put(batch: Batch, txid: bigint): Promise<void> {
     const timestampMs = Math.max(batch.timestampMs, this.#lastTimestampMs);
     let fileChecksum = 0n;
-    const onChecksum = (checksum: bigint): void => {
+    const onChecksum = async (checksum: bigint): Promise<void> => {
       fileChecksum = checksum;
-      this.#state.writePoint({ txid, fileChecksum, point: batch.point });
+      await this.#state.writePoint({ txid, fileChecksum, point: batch.point });
     };
     const file = await this.#withRetries(() =>
       putBatch(this.#options.replica, batch, txid, { timestampMs, onChecksum }),
