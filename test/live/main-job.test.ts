@@ -75,8 +75,8 @@ for (const [home, open] of Object.entries(HOMES)) {
     await litestream.restore(replica, theirs);
     assert.equal(await firstDifference(stage.database, ours), undefined, 'by jetlite restore');
     assert.equal(await firstDifference(stage.database, theirs), undefined, 'by litestream restore');
-    const { restored, txids } = await stage.prove({ replica, limit: 6 });
-    t.diagnostic(`${restored} of ${txids} TXIDs proven`);
+    const { proven, txids } = await stage.prove({ replica, limit: 6 });
+    t.diagnostic(`${proven} of ${txids} TXIDs proven`);
   });
 
   test(`what Litestream replicates to ${home} is restored by Jetlite`, async (t) => {

@@ -1,4 +1,6 @@
 /** `replicate` in a process of its own (replicate-driver.ts): what tests stop, kill and listen to. */
+import { readFileSync } from 'node:fs';
+import { performance } from 'node:perf_hooks';
 import { fileURLToPath } from 'node:url';
 import type { ReplicateEvent } from '../../lib/jobs/replicate.js';
 import { type JsonLine, JsonLinesChild } from './json-lines.js';
@@ -23,6 +25,7 @@ export class Replication {
   /** All events so far. */
   readonly events: ReplicateEvent[] = [];
   readonly #child: JsonLinesChild;
+  readonly #startedMs = performance.now();
   readonly #waiting: { wanted(event: ReplicateEvent): boolean; found(): void }[] = [];
 
   private constructor(options: ReplicationOptions, command: readonly string[], env?: NodeJS.ProcessEnv) {
@@ -77,6 +80,21 @@ export class Replication {
   nextPut(): Promise<void> {
     const known = new Set(this.events);
     return this.waitFor((event) => event.type === 'put' && !known.has(event));
+  }
+
+  /**
+   * The share of its life in which the process was ready to run and got no processor, 0 to 1; undefined where the kernel
+   * does not say. What it missed while others had the processor is not its fault.
+   */
+  starvation(): number | undefined {
+    let stat: string;
+    try {
+      stat = readFileSync(`/proc/${this.pid}/task/${this.pid}/schedstat`, 'latin1');
+    } catch {
+      return undefined;
+    }
+    const waitedMs = Number(stat.split(' ')[1]) / 1e6;
+    return waitedMs / (performance.now() - this.#startedMs);
   }
 
   /** Stops it cleanly: it has replicated everything that was committed before. Throws if it failed. */

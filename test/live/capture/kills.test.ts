@@ -57,13 +57,11 @@ test('stopped for a while and killed at random: every TXID is a committed state,
     assert.equal(digest, known.get(name) ?? digest, `${name} has changed`);
   }
   const proof = await stage.prove();
-  t.diagnostic(`${rounds} rounds (${stops} stops), ${proof.restored} of ${proof.txids} TXIDs proven`);
+  t.diagnostic(`${rounds} rounds (${stops} stops), ${proof.proven} of ${proof.txids} TXIDs proven`);
   assert.ok(proof.txids > rounds / 4);
 });
 
-test('told to stop as soon as it starts, it still takes what was committed before', {
-  todo: 'it ends without a first snapshot',
-}, async (t) => {
+test('told to stop as soon as it starts, it still takes what was committed before', async (t) => {
   const stage = await CaptureStage.open(t);
   if (!stage) return;
   const writer = await stage.writer({ commits: 300 });

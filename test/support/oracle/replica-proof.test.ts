@@ -86,7 +86,7 @@ test('a chain of committed states is proven, every one of them', async (t) => {
   const made = await makeStates(t);
   if (!made) return;
   const proof = await proveReplica(await makeChain(made, made.states));
-  assert.equal(proof.restored, 4);
+  assert.equal(proof.proven, 4);
   assert.deepEqual(
     proof.states.map(({ seq }) => seq),
     [61, 121, 181, 241],
