@@ -1,6 +1,7 @@
 /**
  * `npm test [-- filter... --node-option...]`: sets the checkout up, brings the peers and runs the tests, or
  * those whose path contains one of the filters. `--long` asks them for their big numbers (JETLITE_LONG=1).
+ * Files named `.alone.test` come last, one at a time: what they show holds where there is a core to follow a writer with.
  * Ends with Node's counts and the runner's exit code.
  */
 
@@ -16,14 +17,20 @@ const long = process.env.JETLITE_LONG === '1';
 /** For one file: a test that hangs must end the run some day. */
 const fileTimeoutMs = long ? 4 * 3_600_000 : 300_000;
 /** A file runs several programs at a time itself; more files than cores would only slow each other. */
-const filesAtOnce = Math.max(2, availableParallelism());
+const manyFiles = Math.max(2, availableParallelism());
 
 try {
   setup();
   bringPeers();
   const options = asked.filter((arg) => arg.startsWith('-') && arg !== '--long');
   const filters = asked.filter((arg) => !arg.startsWith('-'));
-  process.exitCode = await runTests(testFiles(filters), options);
+  const files = testFiles(filters);
+  const alone = files.filter((file) => file.endsWith('.alone.test.js'));
+  const together = files.filter((file) => !alone.includes(file));
+  const codes = [];
+  if (together.length > 0) codes.push(await runTests(together, options, manyFiles));
+  if (alone.length > 0) codes.push(await runTests(alone, options, 1));
+  process.exitCode = Math.max(...codes);
 } catch (error) {
   process.stderr.write(`test: ${error.message}\n`);
   process.exitCode = 1;
@@ -39,7 +46,7 @@ function testFiles(filters) {
 }
 
 /** Resolves with the runner's exit code, when nothing that the tests started is left. */
-function runTests(files, options) {
+function runTests(files, options, filesAtOnce) {
   const fixed = [
     '--test',
     '--enable-source-maps',
