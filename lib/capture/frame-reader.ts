@@ -4,20 +4,23 @@
  * A reader stands behind a frame. Each frame it hands out is proven by the chain, so whatever the file's writer does
  * meanwhile, what is handed out is what was once written as that frame. Memory: one chunk, whatever the WAL's size.
  *
- * SQLite 3.40 to 3.50.1, at least, can commit frames without salts and checksum (wal.ts). Readers take them all the same,
- * because the index says so; `readUnproven` is for them.
+ * The exception is asked for by whoever knows that an index makes all frames up to its last one commits: frames that
+ * SQLite wrote without salts and checksum (lib/sqlite/wal.ts). They are handed out unproven, `unsummed` says so, and so
+ * is the first of the chain that begins anew behind them.
  */
 
+import { setImmediate as turn } from 'node:timers/promises';
 import {
   decodeFrameHeader,
   FRAME_HEADER_SIZE,
+  type FrameHeader,
   FrameScanner,
   isUnsummedFrame,
   WAL_HEADER_SIZE,
   WalChecksum,
   type WalHeader,
 } from '../sqlite/wal.js';
-import { readFully } from './files.js';
+import { type OpenFile, readFully } from './files.js';
 
 /** Where a generation's chain stands: behind frame `frame`, with the checksum that frame carries. */
 export interface ChainPosition {
@@ -43,10 +46,17 @@ export function generationStart(wal: WalHeader): ChainPosition {
   };
 }
 
+/** Whether a position is in the generation that a WAL header begins. */
+export function isGeneration(position: ChainPosition, wal: WalHeader): boolean {
+  return position.salt1 === wal.salt1 && position.salt2 === wal.salt2;
+}
+
 /** What is done with a frame; false stops the reading behind it. */
 export type FrameVisitor = (pgno: number, commit: number, chunk: Uint8Array, pageOffset: number) => boolean;
 
 const CHUNK_BYTES = 1024 * 1024;
+/** Chunks read before the event loop gets its turn. */
+const CHUNKS_A_TURN = 8;
 /** One for all readers: reading is synchronous, and chunks are never handed to anyone who keeps them. */
 const chunk = new Uint8Array(CHUNK_BYTES);
 
@@ -55,13 +65,22 @@ export class FrameReader {
   frame: number;
   /** Commits read since the reader was made, repeats left out. */
   commits = 0;
-  /** Commit frames that repeat the frame before: sector padding, or a commit that changed nothing. */
+  /**
+   * Commit frames that repeat the frame before, bytes and all: padding to a disk sector, which the index does not count,
+   * or a commit that changed nothing, which it does.
+   */
   repeats = 0;
+  /** Whether a frame without a checksum was handed out. */
+  unsummed = false;
   readonly #start: ChainPosition;
   readonly #scanner: FrameScanner;
   readonly #frameSize: number;
+  #pgno = 0;
+  #commit = 0;
   #lastPgno = 0;
   #lastCommit = 0;
+  #lastUnsummed = false;
+  #chunksRead = 0;
 
   constructor(position: ChainPosition) {
     this.#start = position;
@@ -77,103 +96,166 @@ export class FrameReader {
     return { ...this.#start, frame: this.frame, checksum1: s1, checksum2: s2 };
   }
 
-  get checksum1(): number {
-    return this.#scanner.checksum.s1;
-  }
-
-  get checksum2(): number {
-    return this.#scanner.checksum.s2;
+  /** Whether the last frame has this checksum. After one without any, the chain goes on from whatever it is said to be. */
+  endsWith(checksum1: number, checksum2: number): boolean {
+    const { checksum } = this.#scanner;
+    if (this.#lastUnsummed) {
+      checksum.s1 = checksum1;
+      checksum.s2 = checksum2;
+    }
+    return checksum.s1 === checksum1 && checksum.s2 === checksum2;
   }
 
   /**
-   * Reads up to frame `target` (Infinity: as far as the chain holds), in one chunk at most.
-   * @returns 'reached' the target, 'stopped' by the visitor, 'chunk' done and more to come, 'broken': the next frame
-   * is not (or no longer, or not yet) a valid one
+   * Reads up to frame `target` (Infinity: as far as the chain holds), yielding to the event loop now and then.
+   * @param allCommitted frames without a checksum are taken, too
+   * @returns 'reached' the target, 'stopped' by the visitor, 'broken': the next frame is not (or no longer, or not yet) a
+   * valid one
    */
-  read(fd: number, target: number, visit: FrameVisitor): 'reached' | 'stopped' | 'chunk' | 'broken' {
+  async read(
+    fd: number,
+    target: number,
+    visit: FrameVisitor,
+    allCommitted = false,
+  ): Promise<'reached' | 'stopped' | 'broken'> {
+    for (;;) {
+      const state = this.#readChunk(fd, target, visit, allCommitted);
+      if (state !== 'chunk') return state;
+      if (++this.#chunksRead % CHUNKS_A_TURN === 0) await turn();
+    }
+  }
+
+  #readChunk(
+    fd: number,
+    target: number,
+    visit: FrameVisitor,
+    allCommitted: boolean,
+  ): 'reached' | 'stopped' | 'chunk' | 'broken' {
     if (this.frame >= target) return 'reached';
     const frameSize = this.#frameSize;
     const fit = Math.max(1, Math.floor(CHUNK_BYTES / frameSize));
     const wanted = Math.min(fit, target - this.frame);
     const at = WAL_HEADER_SIZE + this.frame * frameSize;
     const whole = Math.floor(readFully(fd, chunk, wanted * frameSize, at) / frameSize);
-    const scanner = this.#scanner;
     for (let i = 0; i < whole; i++) {
       const offset = i * frameSize;
-      if (!scanner.next(chunk, offset)) return 'broken';
+      if (!this.#isNext(offset, allCommitted)) return 'broken';
       this.frame++;
-      const { pgno, commit } = scanner;
-      if (commit !== 0) {
-        if (this.#isRepeat(fd, pgno, commit, offset, i)) this.repeats++;
+      if (this.#commit !== 0) {
+        if (this.#isRepeat(fd, offset, i)) this.repeats++;
         else this.commits++;
       }
-      this.#lastPgno = pgno;
-      this.#lastCommit = commit;
-      if (!visit(pgno, commit, chunk, offset + FRAME_HEADER_SIZE)) return 'stopped';
+      this.#lastPgno = this.#pgno;
+      this.#lastCommit = this.#commit;
+      if (!visit(this.#pgno, this.#commit, chunk, offset + FRAME_HEADER_SIZE)) return 'stopped';
     }
     if (this.frame >= target) return 'reached';
     return whole === wanted ? 'chunk' : 'broken';
   }
 
-  /** Whether the next frame is one that SQLite committed without salts and checksum. */
-  isUnsummedNext(fd: number): boolean {
-    const header = new Uint8Array(FRAME_HEADER_SIZE);
-    const at = WAL_HEADER_SIZE + this.frame * this.#frameSize;
-    return (
-      readFully(fd, header, FRAME_HEADER_SIZE, at) === FRAME_HEADER_SIZE &&
-      isUnsummedFrame(decodeFrameHeader(header, 0))
-    );
-  }
-
-  /**
-   * Reads the frames up to `target` without the chain, in one chunk at most. Only the index vouches for them: the caller
-   * must find afterwards that it still does. Once `target` is reached the chain goes on with the checksum given.
-   */
-  readUnproven(
-    fd: number,
-    target: number,
-    checksum: { readonly s1: number; readonly s2: number },
-    visit: FrameVisitor,
-  ): 'reached' | 'chunk' | 'broken' {
-    const frameSize = this.#frameSize;
-    const wanted = Math.min(Math.max(1, Math.floor(CHUNK_BYTES / frameSize)), target - this.frame);
-    const at = WAL_HEADER_SIZE + this.frame * frameSize;
-    if (readFully(fd, chunk, wanted * frameSize, at) < wanted * frameSize) return 'broken';
-    for (let i = 0; i < wanted; i++) {
-      const { pgno, commit } = decodeFrameHeader(chunk, i * frameSize);
-      if (pgno === 0) return 'broken';
-      this.frame++;
-      if (commit !== 0) this.commits++;
-      visit(pgno, commit, chunk, i * frameSize + FRAME_HEADER_SIZE);
+  #isNext(offset: number, allCommitted: boolean): boolean {
+    const scanner = this.#scanner;
+    if (scanner.next(chunk, offset)) {
+      this.#pgno = scanner.pgno;
+      this.#commit = scanner.commit;
+      this.#lastUnsummed = false;
+      return true;
     }
-    this.#lastPgno = 0;
-    if (this.frame < target) return 'chunk';
-    this.#scanner.checksum.s1 = checksum.s1;
-    this.#scanner.checksum.s2 = checksum.s2;
-    return 'reached';
+    if (!allCommitted) return false;
+    const header = decodeFrameHeader(chunk, offset);
+    const unsummed = isUnsummedFrame(header);
+    const { salt1, salt2 } = this.#start;
+    if (!unsummed) {
+      const begins = header.pgno !== 0 && header.salt1 === salt1 && header.salt2 === salt2;
+      if (!this.#lastUnsummed || !begins) return false;
+    }
+    // SQLite reads the sum to go on from out of the frame before, where there is none; or out of an older one.
+    scanner.checksum.s1 = header.checksum1;
+    scanner.checksum.s2 = header.checksum2;
+    this.#pgno = header.pgno;
+    this.#commit = header.commit;
+    this.#lastUnsummed = unsummed;
+    this.unsummed = true;
+    return true;
   }
 
-  /**
-   * SQLite pads a commit to the end of a disk sector by writing its last frame again, bytes and all. One-row updates
-   * repeat page and size too, so only equal bytes make a repeat.
-   */
-  #isRepeat(fd: number, pgno: number, commit: number, offset: number, index: number): boolean {
-    if (pgno !== this.#lastPgno || commit !== this.#lastCommit) return false;
-    const page = offset + FRAME_HEADER_SIZE;
+  /** One-row updates repeat page and size too, so only equal bytes make a repeat. */
+  #isRepeat(fd: number, offset: number, index: number): boolean {
     const { pageSize } = this.#start;
+    const page = offset + FRAME_HEADER_SIZE;
     if (index > 0) {
-      const previous = page - this.#frameSize;
-      return equalBytes(chunk, page, chunk, previous, pageSize);
+      if (this.#pgno !== this.#lastPgno || this.#commit !== this.#lastCommit) return false;
+      return equalBytes(chunk, page, chunk, page - this.#frameSize, pageSize);
     }
-    const before = new Uint8Array(pageSize);
-    const at = WAL_HEADER_SIZE + (this.frame - 2) * this.#frameSize + FRAME_HEADER_SIZE;
-    // If the frame before can no longer be read it is better taken for a repeat: see above.
-    if (readFully(fd, before, pageSize, at) < pageSize) return true;
-    return equalBytes(chunk, page, before, 0, pageSize);
+    if (this.frame === 1) return false;
+    const before = new Uint8Array(this.#frameSize);
+    const at = WAL_HEADER_SIZE + (this.frame - 2) * this.#frameSize;
+    // A frame whose predecessor can no longer be read may be a repeat.
+    if (readFully(fd, before, this.#frameSize, at) < this.#frameSize) return true;
+    const header = decodeFrameHeader(before, 0);
+    if (header.salt1 !== this.#start.salt1 || header.salt2 !== this.#start.salt2) return true;
+    if (this.#pgno !== header.pgno || this.#commit !== header.commit) return false;
+    return equalBytes(chunk, page, before, FRAME_HEADER_SIZE, pageSize);
   }
 }
 
 function equalBytes(a: Uint8Array, aAt: number, b: Uint8Array, bAt: number, length: number): boolean {
   for (let i = 0; i < length; i++) if (a[aAt + i] !== b[bAt + i]) return false;
   return true;
+}
+
+const ignore: FrameVisitor = () => true;
+
+/** How far commits reach behind a position by the checksum chain alone. */
+export async function lastCommit(
+  wal: OpenFile,
+  position: ChainPosition,
+): Promise<{ readonly frame: number; readonly commits: number; readonly repeats: number }> {
+  const { frame } = position;
+  if (position.pageSize === 0) return { frame, commits: 0, repeats: 0 };
+  const ahead = new FrameReader(position);
+  const last = { frame, commits: 0, repeats: 0 };
+  await ahead.read(wal.fd, Number.POSITIVE_INFINITY, (_pgno, commit) => {
+    if (commit === 0) return true;
+    last.frame = ahead.frame;
+    last.commits = ahead.commits;
+    last.repeats = ahead.repeats;
+    return true;
+  });
+  return last;
+}
+
+/** The reader behind the first `frames` frames of a generation, whose commits it has counted. */
+export async function readAhead(
+  wal: OpenFile,
+  start: ChainPosition,
+  frames: number,
+): Promise<FrameReader | undefined> {
+  const ahead = new FrameReader(start);
+  return (await ahead.read(wal.fd, frames, ignore, true)) === 'reached' ? ahead : undefined;
+}
+
+/** Whether the frame that a position stands behind is still there, so that nothing behind it was overwritten. */
+export function isIntact(wal: OpenFile, position: ChainPosition): boolean {
+  const header = position.frame === 0 ? undefined : frameHeader(wal, position, position.frame);
+  return (
+    header !== undefined &&
+    header.salt1 === position.salt1 &&
+    header.salt2 === position.salt2 &&
+    header.checksum1 === position.checksum1 &&
+    header.checksum2 === position.checksum2
+  );
+}
+
+/** Whether the frame behind a position is one that SQLite wrote without salts and checksum. */
+export function isUnsummedNext(wal: OpenFile, position: ChainPosition): boolean {
+  const header = frameHeader(wal, position, position.frame + 1);
+  return header !== undefined && isUnsummedFrame(header);
+}
+
+function frameHeader(wal: OpenFile, position: ChainPosition, frame: number): FrameHeader | undefined {
+  const header = new Uint8Array(FRAME_HEADER_SIZE);
+  const at = WAL_HEADER_SIZE + (frame - 1) * (FRAME_HEADER_SIZE + position.pageSize);
+  const got = readFully(wal.fd, header, FRAME_HEADER_SIZE, at);
+  return got < FRAME_HEADER_SIZE ? undefined : decodeFrameHeader(header, 0);
 }

@@ -217,7 +217,8 @@ export function assertUnmoved(
 /** Nobody has begun to write it in a way that the file's own state does not show. */
 export function assertClosed(files: SourceFiles, journal: JournalSight): void {
   // Without a journal file (journal_mode MEMORY or OFF) a transaction's pages can be in the database before it commits.
-  if (!journal.exists && databaseIsExclusive(files.database)) {
+  // With a -wal at its path they reach the database only through that.
+  if (!journal.exists && files.wal === undefined && databaseIsExclusive(files.database)) {
     throw new ImageSpoilt('a transaction without a journal file is under way');
   }
   const change = files.refresh();

@@ -6,7 +6,7 @@
  */
 
 import fs from 'node:fs';
-import type { OpenFile } from './files.js';
+import { type OpenFile, stampOf } from './files.js';
 
 /** Every connection that uses the index keeps a shared lock on this byte of `-shm` (its "dead man's switch"). */
 const SHM_PRESENCE_BYTE = 128;
@@ -19,14 +19,16 @@ export interface SeenLock {
   readonly end: number;
 }
 
-/** The locks seen on a file; undefined where the system does not tell. */
-export function locksOn(file: OpenFile): SeenLock[] | undefined {
-  let table: string;
+/** Empty where the system does not tell. */
+function readTable(): string {
   try {
-    table = fs.readFileSync('/proc/locks', 'latin1');
+    return fs.readFileSync('/proc/locks', 'latin1');
   } catch {
-    return undefined;
+    return '';
   }
+}
+
+function locksIn(table: string, file: OpenFile): SeenLock[] {
   return parseLocks(table, deviceName(file.dev), file.ino);
 }
 
@@ -48,14 +50,26 @@ export function parseLocks(table: string, device: string, ino: bigint): SeenLock
   return locks;
 }
 
-/** Whether somebody is seen to use this index: then its header governs. */
-export function indexIsInUse(shm: OpenFile): boolean {
-  return (locksOn(shm) ?? []).some((lock) => covers(lock, SHM_PRESENCE_BYTE));
+/**
+ * Whether the index is one that connections use.
+ * - `used`: somebody is seen to, so its header governs.
+ * - `unused`: somebody holds the database for itself, and whoever does is the only one connected, without using it.
+ * - `unknown`: nobody is seen at all.
+ */
+export function indexUse(database: OpenFile, shm: OpenFile): 'used' | 'unused' | 'unknown' {
+  const table = readTable();
+  if (locksIn(table, shm).some((lock) => covers(lock, SHM_PRESENCE_BYTE))) return 'used';
+  // The last to close holds the database for itself, too, but takes the index's name away before it stops using it.
+  return isExclusive(table, database) && stampOf(shm).links > 0n ? 'unused' : 'unknown';
 }
 
 /** Whether somebody is seen to hold the database for itself: to write pages to it, or in exclusive locking mode. */
 export function databaseIsExclusive(database: OpenFile): boolean {
-  return (locksOn(database) ?? []).some((lock) => lock.write && covers(lock, SHARED_FIRST));
+  return isExclusive(readTable(), database);
+}
+
+function isExclusive(table: string, database: OpenFile): boolean {
+  return locksIn(table, database).some((lock) => lock.write && covers(lock, SHARED_FIRST));
 }
 
 function covers(lock: SeenLock, byte: number): boolean {

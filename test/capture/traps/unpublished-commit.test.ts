@@ -1,0 +1,102 @@
+/**
+ * A writer writes its commit frame, syncs it, and only then publishes it in the index. If it dies in between, the frame
+ * stands in the WAL with a right checksum and is a commit or not: as long as anyone else is connected it is none and
+ * will be overwritten; if nobody is, the next to open the database recovers it. Whoever goes by the WAL's checksums
+ * alone hands on a commit that nobody ever saw.
+ */
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Application } from '../../support/application.js';
+import { CapturedCopy } from '../../support/captured-copy.js';
+import { peer } from '../../support/peers.js';
+import { parseWal, readIndex } from '../../support/wal-files.js';
+
+/** Killed when it syncs for the first time. */
+function mortal(t: TestContext, path: string): Application | undefined {
+  const strace = peer(t, 'strace');
+  if (strace === undefined) return undefined;
+  const kill = 'inject=fsync,fdatasync:signal=KILL:when=1';
+  return Application.start(t, path, [strace, '-f', '-qq', '-o', '/dev/null', '-e', kill]);
+}
+
+/** Frame of the last commit by the WAL's own chain; every frame of these files is of one generation. */
+function lastCommitFrame(path: string): number {
+  return parseWal(readFileSync(`${path}-wal`)).frames.findLastIndex(({ commit }) => commit > 0) + 1;
+}
+
+async function makeDatabase(app: Application): Promise<void> {
+  await app.open({ pragmas: ['synchronous=off', 'journal_mode=wal', 'wal_autocheckpoint=0'] });
+  await app.run('CREATE TABLE t(x)', "INSERT INTO t VALUES ('before')");
+}
+
+async function dieInCommit(writer: Application): Promise<void> {
+  await writer.open({ pragmas: ['synchronous=off', 'wal_autocheckpoint=0'] });
+  await writer.run('SELECT * FROM t', 'PRAGMA synchronous=full');
+  writer.send("INSERT INTO t VALUES ('dead')");
+  await writer.ended;
+}
+
+for (const fileEvents of [true, false]) {
+  const how = fileEvents ? 'with file events' : 'by the clock';
+
+  for (const when of ['while it is followed', 'before the first image'] as const) {
+    test(`a commit whose writer died before publishing it is none while others are connected: ${when}, ${how}`, async (t) => {
+      const app = await Application.inScratchFolder(t);
+      if (!app) return;
+      await makeDatabase(app);
+      const writer = mortal(t, app.path);
+      if (!writer) return;
+      let copy = CapturedCopy.of(t, app.path, { fileEvents });
+      if (when === 'while it is followed') await copy.catchUp();
+      await dieInCommit(writer);
+      assert.ok(lastCommitFrame(app.path) > readIndex(`${app.path}-shm`).maxFrame, 'the naive rule sees it');
+
+      for (let look = 0; look < 4; look++) {
+        await copy.catchUp();
+        await copy.assertEquals(app);
+        await sleep(200);
+      }
+      assert.deepEqual(await app.run('SELECT x FROM t'), [['before']]);
+      await app.run("INSERT INTO t VALUES ('after')");
+      await copy.catchUp();
+      await copy.assertEquals(app);
+      copy = copy.restarted(t);
+      await copy.catchUp();
+      await copy.assertEquals(app);
+      assert.deepEqual(copy.gaps, []);
+    });
+  }
+
+  test(`a commit whose writer died before publishing it waits for whoever opens the database next, ${how}`, async (t) => {
+    const app = await Application.inScratchFolder(t);
+    if (!app) return;
+    await makeDatabase(app);
+    const writer = mortal(t, app.path);
+    if (!writer) return;
+    const copy = CapturedCopy.of(t, app.path, { fileEvents });
+    await copy.catchUp();
+    await dieInCommit(writer);
+    const before = Buffer.from(copy.content);
+    // Killed, so that it does not clean up: nobody is connected now.
+    await app.kill();
+    for (let look = 0; look < 4; look++) {
+      await copy.catchUp();
+      copy.assertIs(before);
+      await sleep(200);
+    }
+    assert.equal(copy.capture.undecided, true);
+
+    const next = app.another(t);
+    await next.open();
+    assert.deepEqual(await next.run('SELECT x FROM t'), [['before'], ['dead']]);
+    await copy.catchUp();
+    await copy.assertEquals(next);
+    await next.run("INSERT INTO t VALUES ('after')");
+    await sleep(600);
+    await copy.catchUp();
+    await copy.assertEquals(next);
+    assert.equal(copy.capture.undecided, false);
+  });
+}
