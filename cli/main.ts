@@ -181,6 +181,13 @@ async function main(argv: readonly string[]): Promise<number> {
     return EXIT_USAGE;
   }
   let withStack = false;
+  const fail = (error: unknown): number => {
+    const failure = describeFailure(error, withStack);
+    process.stderr.write(`${failure.lines.join('\n')}\n`);
+    return failure.exitCode;
+  };
+  // What no command saw coming, from a library's callback, is told in one line as well.
+  process.on('uncaughtException', (error) => process.exit(fail(error)));
   try {
     const parsed = await parse(isVersionFlag(argv) ? ['version'] : argv);
     if ('text' in parsed) {
@@ -191,9 +198,7 @@ async function main(argv: readonly string[]): Promise<number> {
     withStack = context.log.shows('debug');
     return await parsed.command.run(parsed.args, context);
   } catch (error) {
-    const failure = describeFailure(error, withStack);
-    process.stderr.write(`${failure.lines.join('\n')}\n`);
-    return failure.exitCode;
+    return fail(error);
   }
 }
 

@@ -19,3 +19,13 @@ export { formatTxid, type LtxHeader, parseTxid } from './ltx/header.js';
 export type { NatsOptions } from './replica/nats/connect.js';
 export { openReplica, parseReplicaUrl, type ReplicaAddress, type ReplicaOptions } from './replica/open.js';
 export type { ByteSource, LtxFileInfo, LtxFileTarget, ReadRange, Replica } from './replica/replica.js';
+export { type DatabaseHeader, decodeDatabaseHeader } from './sqlite/database.js';
+export {
+  decodeFrameHeader,
+  decodeWalHeader,
+  type FrameHeader,
+  FrameScanner,
+  WalChecksum,
+  type WalHeader,
+} from './sqlite/wal.js';
+export { decodeWalIndex, type WalIndexHeader, type WalIndexResult } from './sqlite/wal-index.js';

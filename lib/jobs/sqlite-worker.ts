@@ -9,7 +9,8 @@ import type { CheckReply, CheckTask } from './sqlite-check.js';
 import { openReadOnlyFile } from './sqlite-vfs.js';
 
 const MIN_CACHE_BYTES = 8 * 1024 * 1024;
-const MAX_CACHE_BYTES = 128 * 1024 * 1024;
+/** Measured on 740 MB with an index of random keys: 32, 64, 128 MB take 11.6, 9.1, 7.4 s of CPU. */
+const MAX_CACHE_BYTES = 64 * 1024 * 1024;
 const MAX_FINDINGS = 100;
 const MAX_ANSWER_LENGTH = 1024 * 1024;
 

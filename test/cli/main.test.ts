@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { goFlagsToLong } from '../../cli/arguments.js';
+import { scratchFolder } from '../support/scratch.js';
 import { jetlite, PROGRAM } from './run.js';
 
 test('version goes to stdout and is the same however it is asked for', async () => {
@@ -68,4 +70,17 @@ test('a reader that leaves early is no failure', async () => {
   const [exitCode] = await once(child, 'close');
   assert.equal(stderr, '');
   assert.equal(exitCode, 0);
+});
+
+test('an error that no command saw coming is one line that asks for a report', async (t) => {
+  const folder = await scratchFolder(t);
+  // Thrown from a timer of its own while the command waits for its database.
+  const bomb = `data:text/javascript,setTimeout(() => { throw new TypeError('boom'); }, 4000)`;
+  const env = { NODE_OPTIONS: `--import=${encodeURI(bomb)}` };
+  const run = await jetlite(['replicate', join(folder, 'a.db'), join(folder, 'replica'), '--quiet'], { env });
+  assert.equal(
+    run.stderr,
+    'jetlite: unexpected error, please report it (with --log-level debug for details): TypeError: boom\n',
+  );
+  assert.equal(run.exitCode, 1);
 });
