@@ -154,6 +154,7 @@ class ChunkWindow {
   #sent = 0;
   #highestStored = -1;
   #waiting = false;
+  #ended = false;
   #failure: unknown;
   #lost = false;
   readonly #forgetLost: () => void;
@@ -183,7 +184,7 @@ class ChunkWindow {
 
   /** Resolves, without regard to how, when every answer that can still come has come. */
   async settled(): Promise<void> {
-    this.#failure ??= new NuidSpoilt('the put has ended');
+    this.#ended = true;
     while (this.#inFlight > 0 && !this.#lost) await this.#change();
     this.#forgetLost();
     this.#sending.signal?.removeEventListener('abort', this.#wake);
@@ -214,6 +215,7 @@ class ChunkWindow {
       this.#queue.length > 0 &&
       this.#inFlight < this.#sending.pace.window &&
       this.#failure === undefined &&
+      !this.#ended &&
       this.#refused.length === 0 &&
       !this.#waiting
     ) {
@@ -246,7 +248,7 @@ class ChunkWindow {
       )
       .then(() => {
         this.#inFlight--;
-        if (this.#refused.length > 0 && this.#inFlight === 0) this.#sendRefusedAgain();
+        if (this.#refused.length > 0 && this.#inFlight === 0 && !this.#ended) this.#sendRefusedAgain();
         this.#pump();
       });
   }

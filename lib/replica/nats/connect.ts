@@ -43,6 +43,7 @@ const RETRY_MS = 50;
 /** A message whose loss costs little is given up after this time, so that a leader's death is noticed soon. */
 export const ASK_AGAIN_MS = 2000;
 const ASK_TIMES = 5;
+const CLOSE_MS = 500;
 const LOST = 'the connection to the NATS server was lost';
 
 /** Connects; gives up after the timeout. Throws REPLICA, naming the servers, or USAGE for options that cannot be. */
@@ -156,17 +157,17 @@ export class NatsLink {
   async ask<T>(question: () => Promise<T>): Promise<T> {
     const until = Date.now() + this.patienceMs;
     for (;;) {
-      const enough = new AbortController();
+      const asking = new Asking(question);
       try {
         if (!this.#isConnected) await this.ready(Math.max(1, until - Date.now()));
-        const answer = await this.orLost(firstAnswer(question, enough.signal));
+        const answer = await this.orLost(asking.answer());
         this.#wasAnswered = true;
         return answer;
       } catch (error) {
         // Before the first answer, nobody there to answer means that JetStream is off.
         if (!isPassing(error) || !this.#wasAnswered || Date.now() > until) throw error;
       } finally {
-        enough.abort();
+        asking.end();
       }
       await delay(RETRY_MS);
     }
@@ -187,6 +188,8 @@ export class NatsLink {
 
   async close(): Promise<void> {
     this.#whenLost.clear();
+    // What was said last (a consumer is not needed any more) is still on its way.
+    if (this.#isConnected) await answers(this.connection, CLOSE_MS);
     await this.connection.close();
   }
 
@@ -214,23 +217,35 @@ export class NatsLink {
  * What was sent to a leader that died is never answered, and a slow server may need its time: so a question is asked
  * anew every two seconds while the earlier ones stay open, and the first answer or refusal counts.
  */
-function firstAnswer<T>(question: () => Promise<T>, enough: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    let asked = 0;
-    let open = 0;
-    const askOnce = () => {
-      asked++;
-      open++;
-      if (asked === ASK_TIMES) clearInterval(timer);
-      question().then(resolve, (error) => {
-        open--;
-        if (open === 0 || !isPassing(error)) reject(error);
-      });
-    };
-    const timer = setInterval(askOnce, ASK_AGAIN_MS);
-    enough.addEventListener('abort', () => clearInterval(timer), { once: true });
-    askOnce();
-  });
+class Asking<T> {
+  readonly #question: () => Promise<T>;
+  #timer: NodeJS.Timeout | undefined;
+  #asked = 0;
+  #open = 0;
+
+  constructor(question: () => Promise<T>) {
+    this.#question = question;
+  }
+
+  answer(): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const askOnce = () => {
+        this.#open++;
+        if (++this.#asked === ASK_TIMES) this.end();
+        this.#question().then(resolve, (error) => {
+          this.#open--;
+          if (this.#open === 0 || !isPassing(error)) reject(error);
+        });
+      };
+      this.#timer = setInterval(askOnce, ASK_AGAIN_MS);
+      askOnce();
+    });
+  }
+
+  /** Asks no more. */
+  end(): void {
+    clearInterval(this.#timer);
+  }
 }
 
 /** True if the server answers a ping in time. */

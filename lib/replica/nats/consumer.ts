@@ -132,9 +132,9 @@ export class OrderedConsumer {
   #take(message: Msg): void {
     if (this.#ended) return;
     this.#listen();
-    const status = message.headers?.code;
-    if (status) this.#takeStatus(message, status);
-    else this.#takeMessage(deliveryOf(message));
+    // Headers are decoded when they are looked at: only where the reply subject shows that it is no message.
+    if (message.reply?.startsWith('$JS.ACK.')) this.#takeMessage(deliveryOf(message));
+    else this.#takeStatus(message, message.headers?.code ?? 0);
   }
 
   #takeMessage(delivery: Delivery): void {

@@ -1,6 +1,6 @@
 /** What NATS servers and the way to them refuse, in words, with what to do. Never with a secret. */
 
-import { ErrorCode, type NatsError } from 'nats';
+import { ErrorCode, NatsError } from 'nats';
 import { JetliteError } from '../../errors.js';
 import type { Login } from './credentials.js';
 import { NotNatsError } from './probe.js';
@@ -167,14 +167,12 @@ function tlsError(
   }
 }
 
-/**
- * Why a request to a bucket failed. `doing` completes "cannot …"; `bucket` is its name. A JetliteError stays itself.
- */
-export function requestError(error: unknown, doing: string, bucket: string, url: string): JetliteError {
-  if (error instanceof JetliteError) return error;
+/** Why a request to a bucket failed. `doing` completes "cannot …"; `bucket` is its name. Other errors stay themselves. */
+export function requestError(error: unknown, doing: string, bucket: string, url: string): unknown {
+  if (!(error instanceof NatsError)) return error;
   const fail = (why: string, hint: string) =>
     new JetliteError('REPLICA', `cannot ${doing}: ${why} (bucket ${bucket}, ${url})`, { hint, cause: error });
-  const { code, message, permissionContext } = error as NatsError;
+  const { code, message, permissionContext } = error;
   const api = apiCode(error);
   if (permissionContext !== undefined) {
     const what = permissionContext.operation === 'publish' ? 'publish to' : 'subscribe to';
@@ -210,7 +208,7 @@ export function requestError(error: unknown, doing: string, bucket: string, url:
   }
   if (code === ErrorCode.Timeout)
     return fail('the server did not answer in time', 'Check its load, or raise timeout.');
-  return fail(message || String(error), 'Check the server’s log.');
+  return fail(message, 'Check the server’s log.');
 }
 
 /** The error for a bucket that is not there: Jetlite never creates one by itself. */

@@ -76,6 +76,8 @@ export class Listing {
   /** Stream sequence of the last meta that was taken in. */
   #sequence = 0;
   #wasListed = false;
+  /** Undefined where it is to be looked for. */
+  #highest: ListedFile | undefined;
   readonly #waiting = new Set<() => void>();
   #closed = false;
 
@@ -89,9 +91,14 @@ export class Listing {
     return this.#files.get(name);
   }
 
-  /** All files as last heard of. */
-  knownFiles(): Iterable<ListedFile> {
-    return this.#files.values();
+  /** The file of level 0 with the highest TXID, as last heard of. */
+  get highestLevel0(): ListedFile | undefined {
+    if (this.#highest === undefined) {
+      for (const file of this.#files.values()) {
+        if (isAbove(file, this.#highest)) this.#highest = file;
+      }
+    }
+    return this.#highest;
   }
 
   /** All files there are now, in no order. Throws REPLICA. */
@@ -189,6 +196,7 @@ export class Listing {
     }
     live = true;
     this.#files = listed;
+    this.#highest = undefined;
     this.#consumer = consumer;
     this.#sequence = sequence;
     if (!this.#wasListed) {
@@ -203,6 +211,8 @@ export class Listing {
   #take(delivery: Delivery): void {
     const file = this.#takeInto(this.#files, delivery);
     this.#sequence = delivery.sequence;
+    if (file === undefined) this.#highest = undefined;
+    else if (this.#highest !== undefined && isAbove(file, this.#highest)) this.#highest = file;
     if (file !== undefined) this.#tell(file);
     this.#advance();
   }
@@ -264,4 +274,8 @@ export class Listing {
   #advance(): void {
     for (const resume of this.#waiting) resume();
   }
+}
+
+function isAbove(file: ListedFile, highest: ListedFile | undefined): boolean {
+  return file.level === 0 && (highest === undefined || file.maxTxid >= highest.maxTxid);
 }

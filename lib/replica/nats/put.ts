@@ -66,6 +66,8 @@ class Put {
   readonly #tried = new Set<string>();
   /** Those of them whose meta may have been accepted, or may yet be. */
   readonly #undecided = new Set<string>();
+  /** Sequence of the meta that ours is to replace; 0 for none. */
+  #expected: number;
   #lastProgress = Date.now();
   #unanswered = 0;
 
@@ -81,6 +83,7 @@ class Put {
     this.#target = target;
     this.#content = content;
     this.#signal = signal;
+    this.#expected = target.replaces?.sequence ?? 0;
   }
 
   async run(): Promise<StoredObject> {
@@ -112,7 +115,7 @@ class Put {
       await this.#expectBucket();
       if (this.#undecided.size > 0) {
         const last = await lastMeta(this.#bucket, this.#target.name);
-        if (last !== undefined && this.#undecided.has(last.nuid)) return last;
+        if (last !== undefined && (await this.#isOurs(last))) return last;
       }
       if (!this.#undecided.has(nuid)) await this.#purge([nuid]);
       await delay(RETRY_MS);
@@ -179,8 +182,8 @@ class Put {
       }
       const last = await lastMeta(this.#bucket, object.name);
       if (last !== undefined && last.sequence !== this.#expected) {
-        if (this.#tried.has(last.nuid) || sameBytes(last, object)) return last;
-        throw this.#conflict(last);
+        if ((await this.#isOurs(last)) || sameBytes(last, object)) return last;
+        if (last.sequence !== this.#expected) throw this.#conflict(last);
       }
       if (this.#isOutOfPatience()) throw error;
       await this.#expectBucket();
@@ -200,8 +203,15 @@ class Put {
     return Math.min(this.#bucket.link.timeoutMs, ASK_AGAIN_MS * 2 ** this.#unanswered);
   }
 
-  get #expected(): number {
-    return this.#target.replaces?.sequence ?? 0;
+  /**
+   * True if a meta of this put was accepted, and all of its chunks are there. Where the server has lost some of them
+   * meanwhile, that meta is the one to be replaced.
+   */
+  async #isOurs(last: StoredObject): Promise<boolean> {
+    if (!this.#tried.has(last.nuid)) return false;
+    if ((await chunkCount(this.#bucket, last.nuid)) === last.chunks) return true;
+    this.#expected = last.sequence;
+    return false;
   }
 
   /** Before much is sent in vain: a name that is taken for ever can be told at once. */

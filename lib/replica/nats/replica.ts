@@ -177,14 +177,13 @@ class NatsReplica implements Replica {
   }
 
   #expectNothingAbove(target: LtxName): void {
-    for (const file of this.#listing.knownFiles()) {
-      if (file.level !== 0 || file.maxTxid <= target.maxTxid || this.#ownNuids.has(file.object.nuid))
-        continue;
-      throw new ConflictError(
-        `another writer put ${file.object.name} in bucket ${this.#bucket.name}, above ${ltxPath(target)}`,
-        { hint: 'Only one program may write a replica: stop one of them, or give each its own prefix.' },
-      );
-    }
+    const highest = this.#listing.highestLevel0;
+    if (highest === undefined || highest.maxTxid <= target.maxTxid) return;
+    if (this.#ownNuids.has(highest.object.nuid)) return;
+    throw new ConflictError(
+      `another writer put ${highest.object.name} in bucket ${this.#bucket.name}, above ${ltxPath(target)}`,
+      { hint: 'Only one program may write a replica: stop one of them, or give each its own prefix.' },
+    );
   }
 }
 
