@@ -12,21 +12,20 @@
 
 import { randomBytes } from 'node:crypto';
 import type { BigIntStats } from 'node:fs';
-import {
-  type FileHandle,
-  link,
-  mkdir,
-  open,
-  readdir,
-  readFile,
-  rename,
-  stat,
-  unlink,
-} from 'node:fs/promises';
+import { type FileHandle, open, readFile, rename, stat, unlink } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { ConflictError, FormatError, JetliteError } from '../errors.js';
 import { formatTxid, parseLtxFileName } from '../ltx/header.js';
+import {
+  linkExclusively,
+  makeFolder,
+  namesIn,
+  removeStaleTemporaries,
+  syncFolder,
+  unlinkIfThere,
+  writeSynced,
+} from './durable-file.js';
 import { folderError, isMissing } from './folder-error.js';
 import { watchFolder } from './folder-watch.js';
 import {
@@ -42,9 +41,7 @@ import type { ByteSource, LtxFileInfo, LtxFileTarget, ReadRange, Replica } from 
 
 const READ_SIZE = 1024 * 1024;
 const STATS_AT_ONCE = 64;
-const STALE_TEMPORARY_MS = 3_600_000n;
 const ONE_WRITER = 'Only one program may write a replica: stop one of them, or give each its own folder.';
-const TEMPORARY = /^\..+\.[0-9a-f]{16}\.tmp$/;
 
 /**
  * The replica in `folder`, which need not exist yet. Throws JetliteError REPLICA if something that is not a folder
@@ -126,7 +123,9 @@ class FileReplica implements Replica {
           if (target.replaces !== undefined) await expectVersion(path, target.replaces);
           await rename(temporary, path);
         } else {
-          if (await linkExclusively(temporary, path)) await expectNothingAbove(target, path);
+          const given = await linkExclusively(temporary, path);
+          if (given === 'taken') throw conflict(path, 'where this one wanted to put its own');
+          if (given === 'linked') await expectNothingAbove(target, path);
           await unlink(temporary);
         }
       },
@@ -297,120 +296,4 @@ function conflict(path: string, why: string): ConflictError {
   return new ConflictError(`another writer put ${path}, ${why}`, {
     hint: ONE_WRITER,
   });
-}
-
-/** Makes a folder, private, and every folder above it that is missing; each new one's parent is synced. */
-async function makeFolder(folder: string): Promise<void> {
-  const first = await mkdir(folder, { recursive: true, mode: 0o700 });
-  if (first === undefined) return;
-  for (let made = folder; made.length >= first.length; made = dirname(made)) await syncFolder(dirname(made));
-}
-
-/** `ours` was written just now, so its times are the file system's present. */
-async function removeStaleTemporaries(folder: string, ours: string): Promise<void> {
-  const now = (await stat(ours, { bigint: true })).ctimeMs;
-  for (const name of await namesIn(folder)) {
-    if (!TEMPORARY.test(name)) continue;
-    const path = join(folder, name);
-    try {
-      if (now - (await stat(path, { bigint: true })).ctimeMs > STALE_TEMPORARY_MS) await unlink(path);
-    } catch (error) {
-      if (!isMissing(error)) throw error;
-    }
-  }
-}
-
-/** Writes a new private file and makes its bytes durable; the modification time, if any, before the sync. */
-async function writeSynced(
-  path: string,
-  content: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
-  signal?: AbortSignal,
-  timestampMs?: number,
-): Promise<void> {
-  const handle = await open(path, 'wx', 0o600);
-  try {
-    for await (const bytes of content) {
-      if (signal?.aborted)
-        throw new JetliteError('ABORTED', `writing ${path} was stopped`, { cause: signal.reason });
-      for (let from = 0; from < bytes.length; ) {
-        from += (await handle.write(bytes, from, bytes.length - from)).bytesWritten;
-      }
-    }
-    if (timestampMs !== undefined) {
-      // Half a microsecond more: seconds as a float may fall just below the millisecond and be cut down to the last.
-      const seconds = (timestampMs * 1000 + 0.5) / 1e6;
-      await handle.utimes(seconds, seconds);
-    }
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
-}
-
-/** True if the name was free and is ours now, false if the same bytes stand there. Else throws ConflictError. */
-async function linkExclusively(temporary: string, path: string): Promise<boolean> {
-  try {
-    await link(temporary, path);
-    return true;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-  }
-  if (await sameBytes(temporary, path)) return false;
-  throw conflict(path, 'where this one wanted to put its own');
-}
-
-async function sameBytes(a: string, b: string): Promise<boolean> {
-  const one = await open(a, 'r');
-  try {
-    const other = await open(b, 'r');
-    try {
-      const size = (await one.stat()).size;
-      if ((await other.stat()).size !== size) return false;
-      const left = new Uint8Array(Math.min(READ_SIZE, size));
-      const right = new Uint8Array(left.length);
-      for (let position = 0; position < size; ) {
-        const { bytesRead } = await one.read(left, 0, left.length, position);
-        await other.read(right, 0, bytesRead, position);
-        if (
-          bytesRead === 0 ||
-          Buffer.compare(left.subarray(0, bytesRead), right.subarray(0, bytesRead)) !== 0
-        ) {
-          return false;
-        }
-        position += bytesRead;
-      }
-      return true;
-    } finally {
-      await other.close();
-    }
-  } finally {
-    await one.close();
-  }
-}
-
-/** The names in a folder; none if it is not there. */
-async function namesIn(folder: string): Promise<string[]> {
-  try {
-    return await readdir(folder);
-  } catch (error) {
-    if (isMissing(error)) return [];
-    throw folderError(error, 'list', folder);
-  }
-}
-
-async function unlinkIfThere(path: string): Promise<void> {
-  try {
-    await unlink(path);
-  } catch (error) {
-    if (!isMissing(error)) throw folderError(error, 'remove', path);
-  }
-}
-
-async function syncFolder(folder: string): Promise<void> {
-  const handle = await open(folder, 'r');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }

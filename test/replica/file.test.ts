@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { mkdir, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -195,4 +196,42 @@ test('a place that cannot be a replica folder is an error in words', async (t) =
   const replica = await openFileReplica(join(folder, 'replica'));
   await assert.rejects(replica.write(target(0, 1n), bytes('x')), { message: /cannot write .*not a folder/ });
   await assert.rejects(replica.list(), { message: /cannot list .*not a folder/ });
+});
+
+test('a full disk is an error in words, and nothing half-written stays', async (t) => {
+  const folder = await temporaryFolder(t);
+  const program = `
+    import { readdir } from 'node:fs/promises';
+    import { openFileReplica } from ${JSON.stringify(new URL('../../lib/replica/file.js', import.meta.url).href)};
+    const replica = await openFileReplica(process.argv[1]);
+    const target = { level: 0, minTxid: 1n, maxTxid: 1n, timestampMs: 1 };
+    const { code, message } = await replica.write(target, () => [new Uint8Array(4e6)]).catch((error) => error);
+    const left = await readdir(process.argv[1] + '/ltx/0');
+    console.log(JSON.stringify({ code, message, left }));`;
+  // A file system of 1 MB that only this child sees.
+  const script = 'mount -t tmpfs -o size=1m tmpfs "$1" && exec "$0" --input-type=module -e "$2" "$1"';
+  const args = ['-Urm', 'sh', '-c', script, process.execPath, folder, program];
+  const child = spawnSync('unshare', args, { encoding: 'utf8' });
+  if (child.status !== 0) {
+    t.skip(`no small file system can be made here: ${child.stderr.trim().split('\n')[0]}`);
+    return;
+  }
+  const { code, message, left } = JSON.parse(child.stdout);
+  assert.equal(code, 'REPLICA');
+  assert.match(message, /cannot write .*: the disk is full/);
+  assert.deepEqual(left, []);
+});
+
+test('Litestream’s own temporary and final files are told apart', async (t) => {
+  const folder = await temporaryFolder(t);
+  const level = join(folder, 'ltx', '0');
+  await mkdir(level, { recursive: true });
+  await writeFile(join(level, '0000000000000001-0000000000000001.ltx.tmp'), 'half');
+  await writeFile(join(level, '0000000000000002-0000000000000002.ltx'), 'whole');
+  await mkdir(join(level, '0000000000000003-0000000000000003.ltx'));
+  const files = await (await openFileReplica(folder)).list();
+  assert.deepEqual(
+    files.map((file) => file.maxTxid),
+    [2n],
+  );
 });
