@@ -15,7 +15,7 @@ async function edit(server: NatsServer, changes: Partial<StreamConfig>): Promise
   await connection.close();
 }
 
-test('a bucket that can lose parts of a replica is refused with the reason, unless it is wanted so', async (t) => {
+test('a bucket that can lose parts of a replica is read with a warning and written only if that is wanted', async (t) => {
   const server = await startNatsServer(t);
   if (server === undefined) return;
   await makeBucket(server);
@@ -35,14 +35,22 @@ test('a bucket that can lose parts of a replica is refused with the reason, unle
   };
   for (const [changes, reason] of cases) {
     await edit(server, { ...safe, allow_rollup_hdrs: true, ...changes });
-    await assert.rejects(openBucketReplica(t, server), { code: 'REPLICA', message: reason });
     const warnings: string[] = [];
     const onWarning = (message: string) => warnings.push(message);
-    await openBucketReplica(t, server, 'backups', { allowUnsafeBucket: true, onWarning });
+    const careful = await openBucketReplica(t, server, 'backups', { onWarning });
     assert.match(warnings.join('\n'), reason);
+    await careful.list();
+    await assert.rejects(careful.write(target(0, 1n), bytes('content')), {
+      code: 'REPLICA',
+      message: reason,
+    });
+    if (changes.allow_rollup_hdrs === false) continue;
+    const daring = await openBucketReplica(t, server, 'backups', { allowUnsafeBucket: true });
+    await daring.write(target(0, 1n), bytes('content'));
   }
   await edit(server, { ...safe, allow_rollup_hdrs: true });
-  await openBucketReplica(t, server);
+  const safely = await openBucketReplica(t, server);
+  await safely.write(target(0, 1n), bytes('content'));
 });
 
 test('a bucket that the nats package made serves as well, in memory and compressed too', async (t) => {

@@ -6,11 +6,14 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { JetliteError } from '../../lib/errors.js';
-import type { NatsOptions } from '../../lib/replica/nats/connect.js';
+import { createBucket } from '../../lib/replica/nats/bucket.js';
+import { connectNats, type NatsOptions } from '../../lib/replica/nats/connect.js';
 import { openReplica } from '../../lib/replica/open.js';
 import { makeAuthority } from '../support/certificates.js';
 import { TestOperator } from '../support/nats-accounts.js';
+import { makeBucket } from '../support/nats-replica.js';
 import { freePort, type NatsServer, startNatsCluster, startNatsServer } from '../support/nats-server.js';
+import { bytes, contentOf, target } from '../support/replica.js';
 import { scratchFolder } from '../support/scratch.js';
 
 interface Attempt {
@@ -254,10 +257,43 @@ test('JetStream switched off, and a permission that is missing, are said with wh
   await refused({ url: at(account!, 'a:b@') }, /JetStream (does not answer|is not enabled for this account)/);
 });
 
+test('a user who may only read, reads, and is told which subject a write would have needed', async (t) => {
+  const server = await startNatsServer(t, {
+    config: `authorization { users: [
+      { user: writer, password: w }
+      { user: reader, password: hunter2, permissions: { publish: { deny: "$O.>" } } }
+    ] }`,
+  });
+  if (server === undefined) return;
+  const options = (username: string, password: string) => ({ env: {}, nats: { username, password } });
+  const url = at(server).replace('nowhere', 'backups');
+  const link = await connectNats({
+    hosts: [`127.0.0.1:${server.port}`],
+    tls: false,
+    username: 'writer',
+    password: 'w',
+  });
+  await createBucket(link, 'backups');
+  await link.close();
+  const writer = await openReplica(url, options('writer', 'w'));
+  t.after(() => writer.close());
+  const reader = await openReplica(url, options('reader', 'hunter2'));
+  t.after(() => reader.close());
+  const file = await writer.write(target(0, 1n), bytes('content'));
+  assert.deepEqual(await reader.list(), [file]);
+  assert.equal(await contentOf(reader, file), 'content');
+  const forbidden = { code: 'REPLICA', message: /this user may not publish to \$O\.backups\.[CM]\./ };
+  await assert.rejects(reader.write(target(0, 2n), bytes('content')), forbidden);
+  await assert.rejects(
+    reader.write(target(0, 2n), () => [new Uint8Array(3_000_000)]),
+    forbidden,
+  );
+  await assert.rejects(reader.remove([file]), forbidden);
+});
+
 test('a bucket on one server of a cluster is warned of', async (t) => {
   const servers = await startNatsCluster(t);
   if (servers === undefined) return;
-  const { makeBucket } = await import('../support/nats-replica.js');
   await makeBucket(servers[0], 'single');
   await makeBucket(servers[0], 'triple', { replicas: 3 });
   const warnings: string[] = [];

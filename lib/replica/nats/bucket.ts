@@ -62,30 +62,19 @@ export interface Bucket {
   readonly replicated: boolean;
   /** Bytes, headers included; -1 for no limit. */
   readonly maxMessageSize: number;
+  /** Settings that let the server drop parts of a replica, in words. */
+  readonly dangers: readonly string[];
 }
 
-/**
- * Opens a bucket that exists. Throws REPLICA if it does not, or if the server may drop parts of a replica from it and
- * `allowUnsafe` is not set.
- */
+/** Opens a bucket that exists. Throws REPLICA if it does not. What is wrong with its settings is warned of. */
 export async function openBucket(
   link: NatsLink,
   name: string,
-  allowUnsafe = false,
   onWarning: (message: string) => void = () => {},
 ): Promise<Bucket> {
   const manager = await managerOf(link, name);
   const { config, cluster } = await streamOf(manager, link, name);
   const dangers = dangersOf(config);
-  if (dangers.length > 0 && !allowUnsafe) {
-    throw new JetliteError(
-      'REPLICA',
-      `bucket ${name} at ${link.url} can lose parts of a replica: ${dangers.join(', ')}`,
-      {
-        hint: `Make a bucket without these settings (jetlite bucket create), or change them with: nats stream edit ${STREAM_PREFIX}${name}.`,
-      },
-    );
-  }
   for (const danger of dangers) onWarning(`bucket ${name} can lose parts of a replica: ${danger}`);
   if (config.num_replicas === 1 && cluster?.name) {
     onWarning(
@@ -100,7 +89,20 @@ export async function openBucket(
     manager,
     replicated: config.num_replicas > 1,
     maxMessageSize: config.max_msg_size,
+    dangers,
   };
+}
+
+/** Throws REPLICA if the server may drop parts of a replica from the bucket. */
+export function expectSafe({ name, link, dangers }: Bucket): void {
+  if (dangers.length === 0) return;
+  throw new JetliteError(
+    'REPLICA',
+    `bucket ${name} at ${link.url} can lose parts of a replica: ${dangers.join(', ')}`,
+    {
+      hint: `Make a bucket without these settings (jetlite bucket create), or change them: nats stream edit ${STREAM_PREFIX}${name}.`,
+    },
+  );
 }
 
 /** Which settings of a stream let its server drop messages that a replica needs. */

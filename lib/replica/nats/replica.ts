@@ -13,7 +13,7 @@ import { compareFiles, extraPath, type LtxName, ltxPath } from '../names.js';
 import type { NatsAddress, ReplicaOptions } from '../open.js';
 import type { ByteSource, LtxFileInfo, LtxFileTarget, ReadRange, Replica } from '../replica.js';
 import type { Bucket } from './bucket.js';
-import { openBucket } from './bucket.js';
+import { expectSafe, openBucket } from './bucket.js';
 import { connectNats, type NatsLink } from './connect.js';
 import { readObject } from './get.js';
 import { type ListedFile, Listing, listedFile, parseVersion, TIMESTAMP_HEADER } from './listing.js';
@@ -30,10 +30,8 @@ export async function openNatsReplica(address: NatsAddress, options: ReplicaOpti
   const onWarning = options.onWarning ?? (() => {});
   const link = await connectNats(address.servers, options.nats, options.env, onWarning);
   try {
-    return new NatsReplica(
-      await openBucket(link, address.bucket, options.allowUnsafeBucket, onWarning),
-      address.prefix,
-    );
+    const bucket = await openBucket(link, address.bucket, onWarning);
+    return new NatsReplica(bucket, address.prefix, options.allowUnsafeBucket === true);
   } catch (error) {
     await link.close();
     throw error;
@@ -48,9 +46,11 @@ class NatsReplica implements Replica {
   readonly #listing: Listing;
   readonly #pace = new Pace();
   readonly #writer = `${hostname()} (process ${process.pid})`;
+  readonly #allowUnsafe: boolean;
   readonly #ownNuids = new Set<string>();
 
-  constructor(bucket: Bucket, prefix: string) {
+  constructor(bucket: Bucket, prefix: string, allowUnsafe: boolean) {
+    this.#allowUnsafe = allowUnsafe;
     this.#link = bucket.link;
     this.#bucket = bucket;
     this.#prefix = prefix;
@@ -71,6 +71,7 @@ class NatsReplica implements Replica {
   }
 
   async write(target: LtxFileTarget, content: ByteSource, signal?: AbortSignal): Promise<LtxFileInfo> {
+    if (!this.#allowUnsafe) expectSafe(this.#bucket);
     const name = this.#name(ltxPath(target));
     if (target.level === 0) this.#expectNothingAbove(target);
     const put = {
