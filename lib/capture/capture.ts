@@ -13,7 +13,7 @@
 
 import path from 'node:path';
 import { performance } from 'node:perf_hooks';
-import { JetliteError } from '../errors.js';
+import { JetliteError, throwIfAborted } from '../errors.js';
 import { FileEvents } from './file-events.js';
 import { isSameFile, SourceFiles } from './files.js';
 import { Follower, type FollowOutcome, type FrameSink } from './follower.js';
@@ -154,7 +154,7 @@ export class Capture {
    * @returns 'current' if everything is taken in, 'more' if the batch is full, 'wait' if there is more but not to be had yet
    */
   async poll(): Promise<'current' | 'more' | 'wait'> {
-    this.#options.signal?.throwIfAborted();
+    throwIfAborted(this.#options.signal, 'the capture');
     const change = this.files.refresh();
     if (change.databaseReplaced) this.#gap('the database file was replaced');
     if (this.#imageReason === undefined) {
@@ -422,7 +422,10 @@ export class Capture {
   }
 
   #newPages(): PageSet {
-    return new PageSet(this.pageSize, { memoryBytes: this.#batchBytes, spillPath: this.#scratchPath() });
+    return new PageSet(this.pageSize, {
+      memoryBytes: this.#batchBytes * 1.5,
+      spillPath: this.#scratchPath(),
+    });
   }
 
   #scratchPath(): string {

@@ -13,7 +13,6 @@
  */
 
 import { setTimeout as delay } from 'node:timers/promises';
-import { FormatError } from '../errors.js';
 import type { WalHeader } from '../sqlite/wal.js';
 import type { WalIndexHeader } from '../sqlite/wal-index.js';
 import { type BeforeReading, beforeReading, type CountReading, reading } from './change-count.js';
@@ -119,7 +118,6 @@ export class Follower {
     const visit: FrameVisitor = (pgno, commit, chunk, at) => {
       sink.page(pgno, chunk, at);
       if (commit === 0) return true;
-      if (commit > this.#largest) this.#assertPossible(pair, commit);
       commits++;
       this.pageCount = commit;
       return sink.commit(commit);
@@ -136,7 +134,7 @@ export class Follower {
       let step = await this.#follow(pair, view, before, visit, look === LOOKS - 1);
       if (step === 'current' && (await this.#trust.looksStale(pair, view, this.position!))) step = 'again';
       if (step === 'again') continue;
-      if (typeof step !== 'object') return { state: step, commits };
+      if (typeof step !== 'object') return this.#impossible(pair) ?? { state: step, commits };
       return 'gap' in step ? { state: 'gap', reason: step.gap } : { state: 'wait', commits, why: step.wait };
     }
     if (this.#position?.isInsideCommit) {
@@ -305,18 +303,21 @@ export class Follower {
     this.restarts++;
   }
 
-  /** A database holds no more pages than its file and its WAL, by SQLite's own measure. */
-  #assertPossible(pair: WalPair, pageCount: number): void {
-    const { frame } = this.#position!.reader;
+  /**
+   * A database holds no more pages than its file and its WAL, by SQLite's own measure. A commit that says otherwise was not
+   * SQLite's; or the file was cut since, and the next look knows.
+   */
+  #impossible(pair: WalPair): FollowOutcome | undefined {
+    if (this.#position === undefined || this.pageCount <= this.#largest) return undefined;
+    const { frame } = this.#position.chain;
     const inFile = Number(stampOf(pair.database).size) + LOCK_PAGE_BYTES;
     const limit = Math.ceil(inFile / this.#pageSize) + frame;
-    if (pageCount > limit) {
-      throw new FormatError(
-        `frame ${frame} of the WAL`,
-        `expected a database of at most ${limit} pages, all that file and WAL can hold, found ${pageCount}`,
-      );
+    if (this.pageCount > limit) {
+      const reason = `frame ${frame} of the WAL says ${this.pageCount} pages, file and WAL can hold ${limit}`;
+      return { state: 'gap', reason };
     }
-    this.#largest = pageCount;
+    this.#largest = this.pageCount;
+    return undefined;
   }
 }
 

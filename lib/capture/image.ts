@@ -20,7 +20,7 @@
  */
 
 import { setTimeout as delay, setImmediate as turn } from 'node:timers/promises';
-import { JetliteError } from '../errors.js';
+import { FormatError, JetliteError, throwIfAborted } from '../errors.js';
 import {
   DATABASE_HEADER_SIZE,
   type DatabaseHeader,
@@ -78,7 +78,7 @@ const WAIT_LIMIT_MS = 4000;
 export async function takeImage(request: ImageRequest, follower: Follower): Promise<Image> {
   let reason = '';
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-    request.signal?.throwIfAborted();
+    throwIfAborted(request.signal, 'the capture');
     if (attempt > 0) await delay(Math.min(20 * attempt, 200), undefined, { signal: request.signal });
     request.files.refresh();
     request.set.clear();
@@ -150,7 +150,7 @@ export async function catchUp(
 ): Promise<void> {
   const deadline = performance.now() + WAIT_LIMIT_MS;
   for (;;) {
-    request.signal?.throwIfAborted();
+    throwIfAborted(request.signal, 'the capture');
     const change = request.files.refresh();
     const { database, wal, shm } = request.files;
     if (change.databaseReplaced || change.walRetired || wal === undefined) {
@@ -178,7 +178,7 @@ async function imageQuiet(request: ImageRequest, follower: Follower): Promise<Im
     next = readPages(request, next, pageCount);
     request.onProgress?.((next - 1) * pageSize, pageCount * pageSize);
     await turn();
-    request.signal?.throwIfAborted();
+    throwIfAborted(request.signal, 'the capture');
   }
   if (journal.hot !== undefined) {
     if (journal.hot.header.pageSize !== 0 && journal.hot.header.pageSize !== pageSize) {
@@ -195,6 +195,7 @@ async function imageQuiet(request: ImageRequest, follower: Follower): Promise<Im
   }
   if (journal.hot === undefined) assertUnmoved(files, before, header);
   assertClosed(files, journalNow);
+  if (journal.hot === undefined) assertWhole(files, before, header);
   follower.restart();
   return {
     pageCount,
@@ -212,6 +213,24 @@ export function assertUnmoved(
   if (counter !== header?.changeCounter || !stampsEqual(before, stampOf(files.database))) {
     throw new ImageSpoilt('it was written while it was being read');
   }
+}
+
+/**
+ * The file holds what its header says, as SQLite demands of a database without a WAL.
+ * @throws FormatError
+ */
+export function assertWhole(
+  files: SourceFiles,
+  { size }: FileStamp,
+  header: DatabaseHeader | undefined,
+): void {
+  if (header === undefined) return;
+  const expected = databasePageCount(header, Number(size));
+  const found = Math.ceil(Number(size) / header.pageSize);
+  if (expected <= found) return;
+  throw new FormatError(files.path, `expected ${expected} pages by its header, found ${found} in the file`, {
+    hint: 'The database was cut short and SQLite refuses it: restore it from an earlier state.',
+  });
 }
 
 /** Nobody has begun to write it in a way that the file's own state does not show. */

@@ -15,6 +15,7 @@
  */
 
 import { performance } from 'node:perf_hooks';
+import { throwIfAborted } from '../errors.js';
 import { Crc64 } from '../ltx/crc64.js';
 import { lockPage } from '../sqlite/database.js';
 import { readFully, type SourceFiles } from './files.js';
@@ -23,6 +24,7 @@ import { sightJournal } from './hot-journal.js';
 import {
   assertClosed,
   assertUnmoved,
+  assertWhole,
   catchUp,
   databaseSize,
   ImageSpoilt,
@@ -141,6 +143,7 @@ async function streamQuiet(request: StreamRequest, follower: Follower): Promise<
     if (journal.hot !== undefined) throw new ImageSpoilt(spoilt);
     assertUnmoved(files, before, header);
     assertClosed(files, journal);
+    assertWhole(files, before, header);
     follower.restart();
     return { stamp: before, settled: true, journal: undefined };
   }
@@ -153,7 +156,7 @@ async function* readRuns(request: StreamRequest, pageCount: number): AsyncGenera
   const bytes = new Uint8Array(CHUNK_BYTES);
   const fit = CHUNK_BYTES / pageSize;
   for (let first = 1; first <= pageCount; first += fit) {
-    signal?.throwIfAborted();
+    throwIfAborted(signal, 'the capture');
     const count = Math.min(fit, pageCount - first + 1);
     const got = readFully(files.database.fd, bytes, count * pageSize, (first - 1) * pageSize);
     bytes.fill(0, got, count * pageSize);

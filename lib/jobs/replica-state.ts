@@ -7,7 +7,7 @@
 import type { Capture } from '../capture/capture.js';
 import type { PageSums } from '../capture/page-sums.js';
 import type { Intent, ResumeState, SumsOrigin } from '../capture/resume-state.js';
-import { JetliteError } from '../errors.js';
+import { JetliteError, throwIfAborted } from '../errors.js';
 import { decodeLtx } from '../ltx/decoder.js';
 import { LTX_TRAILER_SIZE } from '../ltx/header.js';
 import { ltxPath } from '../replica/names.js';
@@ -103,7 +103,7 @@ async function recordPlan(
 ): Promise<void> {
   let bytes = 0;
   for (const file of plan.files) {
-    options.signal?.throwIfAborted();
+    throwIfAborted(options.signal, 'reading the replica');
     await recordFile(replica, file, pageSize, sums);
     bytes += file.size;
     options.onProgress?.({ bytes, totalBytes: plan.bytes });

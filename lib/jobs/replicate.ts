@@ -69,9 +69,13 @@ export interface ReplicateResult {
 const DEFAULT_SYNC_INTERVAL_MS = 100;
 const DEFAULT_POLL_MS = 1000;
 /** Files that follow one another faster than this gather: a replica of a busy database must not drown in files. */
-const MIN_SPACING_MS = 10;
+const MIN_SPACING_MS = 25;
+/** While a batch gathers there is no hurry: looking at each commit would only cost. */
+const GATHER_MS = 2;
 /** Sealed batches that may wait for the one being put. */
 const QUEUE_LIMIT = 3;
+/** And their content, so that memory stays bounded. */
+const QUEUE_BYTES = 8 * 1024 * 1024;
 /** How often the page sums are saved; what the replica holds beyond them is read again after a restart. */
 const SUMS_INTERVAL_MS = 60_000;
 /** How long a first state may still take after the signal to stop. */
@@ -256,7 +260,8 @@ class Session {
     const now = performance.now();
     if (this.#putting === undefined) return now - this.#sealedAt >= MIN_SPACING_MS;
     const interval = this.#options.syncIntervalMs ?? DEFAULT_SYNC_INTERVAL_MS;
-    return this.#queue.length < QUEUE_LIMIT && now - this.#pendingSince >= interval;
+    const queued = this.#queue.reduce((sum, { batch }) => sum + batch.pages.bytes, 0);
+    return this.#queue.length < QUEUE_LIMIT && queued < QUEUE_BYTES && now - this.#pendingSince >= interval;
   }
 
   async #putQueue(): Promise<void> {
@@ -340,11 +345,17 @@ class Session {
       return;
     }
     if (polled === 'more') return;
+    if (stopping) {
+      await delay(1);
+      return;
+    }
     let ms = pollIntervalMs;
     if (polled === 'wait') ms = 5;
-    else if (blocked) ms = MIN_SPACING_MS;
-    if (stopping) await delay(1);
-    else await this.#capture.wait(ms, signal);
+    else if (blocked) {
+      await delay(GATHER_MS);
+      ms = Math.max(1, this.#sealedAt + MIN_SPACING_MS - performance.now());
+    }
+    await this.#capture.wait(ms, signal);
   }
 
   #emitReady(): void {
