@@ -5,6 +5,7 @@
  * a snapshot of its own instead of trusting a place in a WAL that it has not seen.
  */
 
+import { setImmediate as turn } from 'node:timers/promises';
 import type { Batch, Capture } from '../capture/capture.js';
 import { ImageSpoilt } from '../capture/image.js';
 import { LtxEncoder } from '../ltx/encoder.js';
@@ -33,7 +34,12 @@ export async function putBatch(
   const { timestampMs, onChecksum, signal } = options;
   const target = { level: 0, minTxid: txid, maxTxid: txid, timestampMs };
   if (batch.pages.bytes <= WHOLE_BYTES) {
-    const blocks = [...encodeBatch(batch, txid, timestampMs)];
+    const blocks: Uint8Array[] = [];
+    for (const block of encodeBatch(batch, txid, timestampMs)) {
+      blocks.push(block);
+      // Compressing a full batch takes longer than a busy WAL may go unseen.
+      await turn();
+    }
     await onChecksum?.(trailerChecksum(blocks[blocks.length - 1]));
     return replica.write(target, () => blocks, signal);
   }
