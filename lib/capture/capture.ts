@@ -13,7 +13,7 @@
 
 import path from 'node:path';
 import { performance } from 'node:perf_hooks';
-import { JetliteError, throwIfAborted } from '../errors.js';
+import { FormatError, JetliteError, throwIfAborted } from '../errors.js';
 import { FileEvents } from './file-events.js';
 import { isSameFile, SourceFiles } from './files.js';
 import { Follower, type FollowOutcome, type FrameSink } from './follower.js';
@@ -110,13 +110,7 @@ export class Capture {
       return new Capture(files, pageSize, options);
     } catch (error) {
       files.close();
-      if (error instanceof JetliteError && error.code === 'FORMAT') {
-        throw new JetliteError('FORMAT', `${options.database}: ${error.message}`, {
-          cause: error,
-          hint: error.hint ?? 'Name a SQLite database.',
-        });
-      }
-      throw error;
+      throw naming(options.database, error);
     }
   }
 
@@ -152,16 +146,21 @@ export class Capture {
   /**
    * Takes in what was committed, until everything is or the batch is full.
    * @returns 'current' if everything is taken in, 'more' if the batch is full, 'wait' if there is more but not to be had yet
+   * @throws JetliteError NO_DATABASE if it has gone or holds nothing, FORMAT if it is not sound, CAPTURE if no image can be proven
    */
   async poll(): Promise<'current' | 'more' | 'wait'> {
     throwIfAborted(this.#options.signal, 'the capture');
-    const change = this.files.refresh();
-    if (change.databaseReplaced) this.#gap('the database file was replaced');
-    if (this.#imageReason === undefined) {
-      const state = await this.#follow();
-      if (state !== 'image') return state;
+    try {
+      const change = this.files.refresh();
+      if (change.databaseReplaced) this.#gap('the database file was replaced');
+      if (this.#imageReason === undefined) {
+        const state = await this.#follow();
+        if (state !== 'image') return state;
+      }
+      return await this.#image();
+    } catch (error) {
+      throw naming(this.files.path, error);
     }
-    return this.#image();
   }
 
   /**
@@ -177,7 +176,10 @@ export class Capture {
     this.#pages.clear();
     const sink = this.#sink();
     const request = { files, pageSize, frames, sink, sums, signal, onProgress };
-    const image = await beginStreamedImage(request, this.#follower);
+    const image = await beginStreamedImage(request, this.#follower).catch((error: unknown) => {
+      frames.close();
+      throw naming(files.path, error);
+    });
     const finish = (quiet: QuietState | undefined): void => this.#imageTaken(quiet, image.pageCount, 'start');
     const forget = (): void => {
       this.#forget('start');
@@ -188,6 +190,8 @@ export class Capture {
       try {
         finish(yield* image.runs);
         done = true;
+      } catch (error) {
+        throw naming(files.path, error);
       } finally {
         frames.close();
         if (!done) forget();
@@ -437,5 +441,14 @@ export class Capture {
 function nothingThere(database: string): JetliteError {
   return new JetliteError('NO_DATABASE', `${database}: the file is empty, expected a SQLite database`, {
     hint: 'Create a table in it first; an empty file has no state to keep.',
+  });
+}
+
+/** What is wrong with the files, with the name of the database before it. */
+function naming(database: string, error: unknown): unknown {
+  if (!(error instanceof FormatError)) return error;
+  return new JetliteError('FORMAT', `${database}: ${error.message}`, {
+    cause: error,
+    hint: error.hint ?? 'Name a sound SQLite database.',
   });
 }

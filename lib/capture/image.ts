@@ -28,7 +28,6 @@ import {
   decodeDatabaseHeader,
   lockPage,
 } from '../sqlite/database.js';
-import { decodeWalHeader, WAL_HEADER_SIZE } from '../sqlite/wal.js';
 import {
   type FileStamp,
   isSettled,
@@ -97,20 +96,16 @@ export async function takeImage(request: ImageRequest, follower: Follower): Prom
 }
 
 /**
- * The page size of a database, from its header or, while all of it is still in the WAL, from the WAL's.
- * @returns undefined for a database that holds nothing yet
+ * The page size of a database.
+ * @returns undefined for one that holds nothing yet: whatever stands beside an empty file, SQLite removes it
  * @throws FormatError if the file is not a database
  */
 export function sourcePageSize(files: SourceFiles): number | undefined {
+  const header = readDatabaseHeader(files.database);
+  if (header === undefined) return undefined;
   // A VACUUM that was cut off may have written a header with another page size: the journal has the one to go back to.
   const journal = files.hasWal ? undefined : sightJournal(files.journalPath).hot?.header;
-  if (journal !== undefined && journal.pageSize !== 0) return journal.pageSize;
-  const header = readDatabaseHeader(files.database);
-  if (header !== undefined) return header.pageSize;
-  if (files.wal === undefined) return undefined;
-  const bytes = new Uint8Array(WAL_HEADER_SIZE);
-  if (readFully(files.wal.fd, bytes, WAL_HEADER_SIZE, 0) < WAL_HEADER_SIZE) return undefined;
-  return decodeWalHeader(bytes).pageSize;
+  return journal === undefined || journal.pageSize === 0 ? header.pageSize : journal.pageSize;
 }
 
 export function readDatabaseHeader(database: OpenFile): DatabaseHeader | undefined {
@@ -120,26 +115,44 @@ export function readDatabaseHeader(database: OpenFile): DatabaseHeader | undefin
 }
 
 async function imageWal(request: ImageRequest, follower: Follower): Promise<Image> {
-  const { files, set } = request;
+  const { set } = request;
   follower.restart();
   const sink: FrameSink = {
     page: (pgno, bytes, offset) => set.set(pgno, bytes, offset),
     commit: () => true,
   };
-  await catchUp(request, follower, sink);
-  const pageCount = (): number => follower.pageCount || databaseSize(files.database, follower.indexPageCount);
+  let pageCount = await sizeAtHorizon(request, follower, sink);
   let next = 1;
   do {
-    while (next <= pageCount()) {
-      next = readPages(request, next, pageCount());
+    while (next <= pageCount) {
+      next = readPages(request, next, pageCount);
       await catchUp(request, follower, sink);
-      request.onProgress?.((next - 1) * request.pageSize, pageCount() * request.pageSize);
+      pageCount = follower.pageCount || pageCount;
+      request.onProgress?.((next - 1) * request.pageSize, pageCount * request.pageSize);
     }
     // The horizon that counts is read after the last read of the database file.
-    await catchUp(request, follower, sink);
-  } while (next <= pageCount());
-  set.truncate(pageCount());
-  return { pageCount: pageCount(), quiet: undefined };
+    pageCount = await sizeAtHorizon(request, follower, sink);
+  } while (next <= pageCount);
+  set.truncate(pageCount);
+  return { pageCount, quiet: undefined };
+}
+
+/**
+ * Follows to the horizon of now, and says how many pages the database has there. Where no frame tells it, it is what the
+ * file says: read before, so that a commit that changes it is followed.
+ */
+export async function sizeAtHorizon(
+  request: Pick<ImageRequest, 'files' | 'signal'>,
+  follower: Follower,
+  sink: FrameSink,
+): Promise<number> {
+  await catchUp(request, follower, sink);
+  if (follower.pageCount > 0) return follower.pageCount;
+  const size = databaseSize(request.files.database, follower.indexPageCount);
+  await catchUp(request, follower, sink);
+  if (follower.pageCount > 0) return follower.pageCount;
+  if (size.excess !== undefined) throw size.excess;
+  return size.pageCount;
 }
 
 /** Follows to the horizon of now. Throws ImageSpoilt if that cannot be done with proof. */
@@ -171,8 +184,12 @@ async function imageQuiet(request: ImageRequest, follower: Follower): Promise<Im
   const journal = sightJournal(files.journalPath);
   const before = journal.hot === undefined ? await settledStamp(request) : stampOf(files.database);
   const header = readDatabaseHeader(files.database);
-  const filePages = header === undefined ? 0 : databasePageCount(header, Number(before.size));
-  const pageCount = journal.hot?.header.initialPageCount ?? filePages;
+  const size = databaseSize(files.database, 0);
+  if (journal.hot === undefined && size.excess !== undefined) {
+    assertUnmoved(files, before, header);
+    throw size.excess;
+  }
+  const pageCount = journal.hot?.header.initialPageCount ?? size.pageCount;
   let next = 1;
   while (next <= pageCount) {
     next = readPages(request, next, pageCount);
@@ -195,7 +212,6 @@ async function imageQuiet(request: ImageRequest, follower: Follower): Promise<Im
   }
   if (journal.hot === undefined) assertUnmoved(files, before, header);
   assertClosed(files, journalNow);
-  if (journal.hot === undefined) assertWhole(files, before, header);
   follower.restart();
   return {
     pageCount,
@@ -213,24 +229,6 @@ export function assertUnmoved(
   if (counter !== header?.changeCounter || !stampsEqual(before, stampOf(files.database))) {
     throw new ImageSpoilt('it was written while it was being read');
   }
-}
-
-/**
- * The file holds what its header says, as SQLite demands of a database without a WAL.
- * @throws FormatError
- */
-export function assertWhole(
-  files: SourceFiles,
-  { size }: FileStamp,
-  header: DatabaseHeader | undefined,
-): void {
-  if (header === undefined) return;
-  const expected = databasePageCount(header, Number(size));
-  const found = Math.ceil(Number(size) / header.pageSize);
-  if (expected <= found) return;
-  throw new FormatError(files.path, `expected ${expected} pages by its header, found ${found} in the file`, {
-    hint: 'The database was cut short and SQLite refuses it: restore it from an earlier state.',
-  });
 }
 
 /** Nobody has begun to write it in a way that the file's own state does not show. */
@@ -274,9 +272,25 @@ function readPages(request: ImageRequest, first: number, pageCount: number): num
   return first + pages;
 }
 
-/** Size in pages where no frame tells it. */
-export function databaseSize(database: OpenFile, indexPageCount: number): number {
-  if (indexPageCount > 0) return indexPageCount;
+export interface DatabaseSize {
+  readonly pageCount: number;
+  /** Set if the header claims more pages than the file holds: SQLite opens no such database. */
+  readonly excess: FormatError | undefined;
+}
+
+/**
+ * Size of a database where no frame tells it: as its header says, which every checkpoint brings up to date; if that is not
+ * valid, as an index says; or else as long as the file is.
+ */
+export function databaseSize(database: OpenFile, indexPageCount: number): DatabaseSize {
   const header = readDatabaseHeader(database);
-  return header === undefined ? 0 : databasePageCount(header, Number(stampOf(database).size));
+  if (header === undefined) return { pageCount: 0, excess: undefined };
+  const fileSize = Number(stampOf(database).size);
+  const held = Math.ceil(fileSize / header.pageSize);
+  const isValid = header.pageCount > 0 && header.changeCounter === header.versionValidFor;
+  const pageCount = isValid || indexPageCount === 0 ? databasePageCount(header, fileSize) : indexPageCount;
+  if (pageCount <= held) return { pageCount, excess: undefined };
+  const problem = `expected ${held} pages at most, all that the file holds, found ${pageCount}`;
+  const hint = 'The database was cut short and SQLite refuses it: restore it from an earlier state.';
+  return { pageCount, excess: new FormatError('the database header', problem, { hint }) };
 }

@@ -24,12 +24,12 @@ import { sightJournal } from './hot-journal.js';
 import {
   assertClosed,
   assertUnmoved,
-  assertWhole,
   catchUp,
   databaseSize,
   ImageSpoilt,
   readDatabaseHeader,
   settledStamp,
+  sizeAtHorizon,
 } from './image.js';
 import type { PageSet } from './page-set.js';
 import type { PageSums } from './page-sums.js';
@@ -78,20 +78,21 @@ export async function beginStreamedImage(request: StreamRequest, follower: Follo
 async function streamWal(request: StreamRequest, follower: Follower): Promise<StreamedImage> {
   const { files, frames, pageSize, sums } = request;
   follower.restart();
-  await catchUp(request, follower, {
+  const pageCount = await sizeAtHorizon(request, follower, {
     page: (pgno, bytes, offset) => frames.set(pgno, bytes, offset),
     commit: () => true,
   });
-  const pageCount = follower.pageCount || databaseSize(files.database, follower.indexPageCount);
   frames.truncate(pageCount);
   sums.pageCount = pageCount;
   const versions = new Versions(pageSize);
+  let hasShrunk = false;
   const sink: FrameSink = {
     page: (pgno, bytes, offset) => {
       if (pgno <= pageCount && !frames.has(pgno)) versions.add(pgno, bytes, offset);
       request.sink.page(pgno, bytes, offset);
     },
     commit: (count) => {
+      hasShrunk ||= count < pageCount;
       request.sink.commit(count);
       return true;
     },
@@ -112,6 +113,8 @@ async function streamWal(request: StreamRequest, follower: Follower): Promise<St
       }
     }
     await catchUp(request, follower, sink);
+    // A checkpoint cuts the file off behind the last page, and no frame says which pages that takes away.
+    if (hasShrunk) throw new ImageSpoilt('the database has shrunk while it was being read');
     const page = new Uint8Array(pageSize);
     for (const pgno of versions.pages()) {
       const got = readFully(files.database.fd, page, pageSize, (pgno - 1) * pageSize);
@@ -131,7 +134,11 @@ async function streamQuiet(request: StreamRequest, follower: Follower): Promise<
   const { files, pageSize, sums } = request;
   const before = await settledStamp(request);
   const header = readDatabaseHeader(files.database);
-  const pageCount = databaseSize(files.database, 0);
+  const { pageCount, excess } = databaseSize(files.database, 0);
+  if (excess !== undefined) {
+    assertUnmoved(files, before, header);
+    throw excess;
+  }
   const spoilt = 'a rollback journal stands beside it';
   if (sightJournal(files.journalPath).hot !== undefined) throw new ImageSpoilt(spoilt);
   async function* runs(): AsyncGenerator<PageRun, QuietState> {
@@ -143,7 +150,6 @@ async function streamQuiet(request: StreamRequest, follower: Follower): Promise<
     if (journal.hot !== undefined) throw new ImageSpoilt(spoilt);
     assertUnmoved(files, before, header);
     assertClosed(files, journal);
-    assertWhole(files, before, header);
     follower.restart();
     return { stamp: before, settled: true, journal: undefined };
   }

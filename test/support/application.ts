@@ -23,12 +23,16 @@ def obey(wish):
     elif what == "run":
         rows = []
         for statement in wish["sql"]:
-            rows = connections[name].execute(statement).fetchall()
+            if "incremental_vacuum" in statement:
+                connections[name].executescript(statement)  # execute would step it once, for one page
+            else:
+                rows = connections[name].execute(statement).fetchall()
         return rows
     elif what == "image":
         # What this connection sees, page for page: WAL, index and journal taken into account by SQLite itself.
         with open(wish["into"], "wb") as file:
-            file.write(connections[name].serialize())
+            if connections[name].execute("PRAGMA page_count").fetchone()[0] > 0:
+                file.write(connections[name].serialize())
 
 for line in sys.stdin:
     try:

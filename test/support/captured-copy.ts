@@ -4,7 +4,9 @@ import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Batch, Capture, type CaptureEvent, type CaptureOptions } from '../../lib/capture/capture.js';
+import { ImageSpoilt } from '../../lib/capture/image.js';
 import type { ResumePoint } from '../../lib/capture/resume-state.js';
+import type { PageRun } from '../../lib/capture/streamed-image.js';
 import type { Application } from './application.js';
 
 export type Taken = Pick<Batch, 'kind' | 'pageCount' | 'commits' | 'point'> & { readonly pages: number[] };
@@ -76,6 +78,27 @@ export class CapturedCopy {
       if (state === 'current' && !this.capture.hasPending) return;
       if (state === 'wait') await sleep(3);
       assert.ok(performance.now() < deadline, `still '${state}' after ${ms} ms`);
+    }
+  }
+
+  /**
+   * Takes the first image as it is handed on, `between` each of its pieces. Answers whether it was proven; if not, the copy
+   * is as it was.
+   */
+  async stream(between: (run: PageRun) => Promise<void> = async () => {}): Promise<boolean> {
+    const { pageSize } = this.capture;
+    try {
+      const { pageCount, runs } = await this.capture.stream();
+      const content = Buffer.alloc(pageCount * pageSize);
+      for await (const run of runs) {
+        content.set(run.bytes.subarray(0, run.count * pageSize), (run.first - 1) * pageSize);
+        await between(run);
+      }
+      this.#content = content;
+      return true;
+    } catch (error) {
+      if (error instanceof ImageSpoilt) return false;
+      throw error;
     }
   }
 
