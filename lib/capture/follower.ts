@@ -195,6 +195,7 @@ export class Follower {
         return { gap: 'the WAL was restarted while frames without a checksum were read' };
       }
     }
+    if (typeof read === 'object') this.#trust.distrust(pair, index);
     if (read !== 'reached') return read;
     if (index.maxFrame > 0 && !reader.endsWith(index.frameChecksum1, index.frameChecksum2)) {
       return this.#broken(pair, index);

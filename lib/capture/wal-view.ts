@@ -13,7 +13,7 @@
  */
 
 import { FormatError } from '../errors.js';
-import { decodeWalHeader, WAL_HEADER_SIZE, WalChecksum, type WalHeader } from '../sqlite/wal.js';
+import { decodeWalHeader, WAL_HEADER_SIZE, type WalHeader, WalVersionError } from '../sqlite/wal.js';
 import { decodeWalIndex, WAL_INDEX_HEADER_SIZE, type WalIndexHeader } from '../sqlite/wal-index.js';
 import { type OpenFile, readFully } from './files.js';
 
@@ -68,8 +68,7 @@ export function viewWal(wal: OpenFile, shm: OpenFile | undefined): WalView {
     header = decodeWalHeader(walBytes);
   } catch (error) {
     if (!(error instanceof FormatError)) throw error;
-    // Recovery takes a damaged header for the end of the WAL, but refuses a sound one of another version.
-    const passedOver = index === undefined ? !isSummed(walBytes) : index.maxFrame === 0;
+    const passedOver = index === undefined ? !(error instanceof WalVersionError) : index.maxFrame === 0;
     return changing(error.message, passedOver ? NO_FRAMES : { kind: 'unreadable', error });
   }
   const alone: WalView = { kind: 'ungoverned', wal: header };
@@ -85,13 +84,6 @@ export function viewWal(wal: OpenFile, shm: OpenFile | undefined): WalView {
     return { kind: 'restarted', index, wal: header };
   }
   return changing('the index and the WAL are of different generations', alone);
-}
-
-function isSummed(header: Uint8Array): boolean {
-  const view = new DataView(header.buffer, header.byteOffset, WAL_HEADER_SIZE);
-  const checksum = new WalChecksum((header[3]! & 1) === 1);
-  checksum.update(header, 0, 24);
-  return checksum.s1 === view.getUint32(24) && checksum.s2 === view.getUint32(28);
 }
 
 /** Equal for equal bytes: what stays half changed for long was abandoned. */

@@ -129,9 +129,17 @@ export class WalChecksum {
   }
 }
 
+/** A WAL header that is sound in itself: recovery passes over any other that it cannot use, but refuses this one. */
+export class WalVersionError extends FormatError {
+  constructor(version: number) {
+    super(WHERE, `expected version ${WAL_VERSION}, found ${version}`);
+    this.name = 'WalVersionError';
+  }
+}
+
 /**
  * Decodes the header at the start of `bytes` (32 bytes or more), refusing what SQLite does not replay.
- * @throws FormatError
+ * @throws FormatError; WalVersionError if nothing but the version is unknown
  */
 export function decodeWalHeader(bytes: Uint8Array): WalHeader {
   if (bytes.length < WAL_HEADER_SIZE) {
@@ -161,8 +169,7 @@ export function decodeWalHeader(bytes: Uint8Array): WalHeader {
     );
   }
   const version = view.getUint32(4);
-  if (version !== WAL_VERSION)
-    throw new FormatError(WHERE, `expected version ${WAL_VERSION}, found ${version}`);
+  if (version !== WAL_VERSION) throw new WalVersionError(version);
   return {
     bigEndianChecksum,
     pageSize,
