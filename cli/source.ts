@@ -39,7 +39,12 @@ export function defaultReplica(database: string): string {
  * A URL or a folder is a replica. Any other path is a database: of the configuration, else one with a backup beside it.
  * Throws USAGE if it is none of these.
  */
-export async function resolveSource(text: string, args: ConfigArgs, context: Context): Promise<Source> {
+export async function resolveSource(
+  text: string,
+  args: ConfigArgs,
+  context: Context,
+  mayBeMissing = false,
+): Promise<Source> {
   const isReplica = /^[a-z][a-z0-9+.-]*:\/\//i.test(text) || (await isFolder(text));
   if (isReplica) return { address: text, nats: {}, database: undefined };
   const config = await readConfig(args, context);
@@ -55,6 +60,8 @@ export async function resolveSource(text: string, args: ConfigArgs, context: Con
   }
   const folder = defaultReplica(text);
   if (await isFolder(folder)) return { address: folder, nats: {}, database: resolve(text) };
+  // A folder that is not there is a replica that does not exist yet, where that is expected.
+  if (mayBeMissing) return { address: text, nats: {}, database: undefined };
   throw new JetliteError('USAGE', `${text} is neither a replica nor a database with one`, {
     hint: `Name a replica (nats://HOST/BUCKET or a folder), or a database that a configuration names; ${placesLooked(config)}.`,
   });

@@ -64,7 +64,7 @@ export const restoreCommand = defineCommand({
   run: async (args: RestoreArgs, context) => {
     const state = readStateArgs(args);
     const integrityCheck = readChoice('integrity-check', args.integrityCheck, ['none', 'quick', 'full']);
-    const source = await resolveSource(args.source, args, context);
+    const source = await resolveSource(args.source, args, context, args.ifReplicaExists);
     const output = args.output ?? source.database;
     if (output === undefined) {
       throw new JetliteError('USAGE', 'where should the restored database go?', {

@@ -60,6 +60,8 @@ export interface Batch {
 }
 
 const DEFAULT_BATCH_BYTES = 16 * 1024 * 1024;
+/** A set that has grown larger is not worth keeping for the next batch. */
+const SPARE_BYTES = 4 * 1024 * 1024;
 const SUMS_MEMORY_BYTES = 64 * 1024 * 1024;
 let scratchCount = 0;
 
@@ -272,7 +274,7 @@ export class Capture {
 
   /** Gives a batch's pages back for the next one. */
   recycle(pages: PageSet): void {
-    if (this.#spare === undefined) {
+    if (this.#spare === undefined && pages.bytes <= SPARE_BYTES) {
       pages.clear();
       this.#spare = pages;
     } else pages.close();

@@ -168,7 +168,8 @@ function notFound(
   return new JetliteError('NOT_FOUND', describeHole(usable, have), { hint });
 }
 
-const HOLE_HINT = 'Nothing can be restored from this replica. A new backup will put a snapshot into it.';
+const HOLE_HINT =
+  'Nothing can be restored from this replica. Back the database up to a new folder, bucket or prefix.';
 
 /** Why `files` do not lead from `have` to their highest TXID. */
 function describeHole(files: readonly LtxFileInfo[], have: bigint): string {

@@ -15,7 +15,7 @@ import { lockPage } from '../sqlite/database.js';
 
 const WAL_OFFSET = 32;
 /** Batches up to this size are encoded before they are put, so that their checksum is known by then. */
-const WHOLE_BYTES = 16 * 1024 * 1024;
+const WHOLE_BYTES = 4 * 1024 * 1024;
 
 export interface PutOptions {
   readonly timestampMs: number;

@@ -46,7 +46,8 @@ export async function goOnWith(
   const newest = files.reduce((a, b) => (b.maxTxid > a.maxTxid ? b : a));
   const ours = await findOurs(replica, newest, intents);
   const origin = state.readSums(sums, pageSize);
-  const known = origin !== undefined && (ours !== undefined || (await isOrigin(replica, files, origin)));
+  // Also when the newest file is ours: the sums may be those of a chain that stood here before.
+  const known = origin !== undefined && (await isOrigin(replica, files, origin));
   let plan = planRestore(files, { kind: 'newest' });
   if (known) {
     try {

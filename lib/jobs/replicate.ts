@@ -78,8 +78,8 @@ const QUEUE_LIMIT = 3;
 const QUEUE_BYTES = 8 * 1024 * 1024;
 /** How often the page sums are saved; what the replica holds beyond them is read again after a restart. */
 const SUMS_INTERVAL_MS = 60_000;
-/** How long a first state may still take after the signal to stop. */
-const STOP_GRACE_MS = 5000;
+/** How long what is under way may still take after the signal to stop. */
+const STOP_GRACE_MS = 8000;
 const RETRY_FIRST_MS = 250;
 const RETRY_LAST_MS = 5000;
 
@@ -136,6 +136,9 @@ class Session {
   readonly #queue: { readonly batch: Batch; readonly txid: bigint }[] = [];
   #putting: Promise<void> | undefined;
   #failure: unknown;
+  /** Fires some time after the signal to stop: what hangs then is given up. */
+  readonly #grace = new AbortController();
+  #graceTimer: NodeJS.Timeout | undefined;
   /** The newest TXID that is durable, and the checksum of its file once one was put. */
   #txid = 0n;
   #fileChecksum: bigint | undefined;
@@ -153,7 +156,30 @@ class Session {
     this.#options = options;
   }
 
+  /** Ends when the replica is up to date after the signal, or when the time for that is over. */
   async run(): Promise<ReplicateResult> {
+    const { signal } = this.#options;
+    const giveGrace = (): void => {
+      this.#graceTimer = setTimeout(() => this.#grace.abort(), STOP_GRACE_MS);
+    };
+    if (signal?.aborted) giveGrace();
+    signal?.addEventListener('abort', giveGrace, { once: true });
+    try {
+      return await this.#run();
+    } catch (error) {
+      if (!this.#grace.signal.aborted) throw error;
+      const { database, replica } = this.#options;
+      throw new JetliteError('REPLICA', `${database}: stopped before ${replica.url} had its last commits`, {
+        hint: 'They are in the database: start again when the replica can be reached.',
+        cause: error,
+      });
+    } finally {
+      signal?.removeEventListener('abort', giveGrace);
+      clearTimeout(this.#graceTimer);
+    }
+  }
+
+  async #run(): Promise<ReplicateResult> {
     const { signal, once } = this.#options;
     if (!(await this.#begin())) return this.#result();
     for (let first = true; ; first = false) {
@@ -182,12 +208,8 @@ class Session {
    * time for that; false if that was not enough.
    */
   async #begin(): Promise<boolean> {
-    const { replica, signal } = this.#options;
-    const grace = new AbortController();
-    const interrupt = grace.signal;
-    const giveGrace = (): void => void setTimeout(() => grace.abort(), STOP_GRACE_MS).unref();
-    if (signal?.aborted) giveGrace();
-    signal?.addEventListener('abort', giveGrace, { once: true });
+    const { replica } = this.#options;
+    const interrupt = this.#grace.signal;
     try {
       const state = await this.#withRetries(() =>
         goOnWith(replica, this.#capture, this.#state, { signal: interrupt }),
@@ -200,8 +222,6 @@ class Session {
     } catch (error) {
       if (interrupt.aborted) return false;
       throw error;
-    } finally {
-      signal?.removeEventListener('abort', giveGrace);
     }
   }
 
@@ -277,13 +297,14 @@ class Session {
 
   async #put(batch: Batch, txid: bigint): Promise<void> {
     const timestampMs = Math.max(batch.timestampMs, this.#lastTimestampMs);
+    const { signal } = this.#grace;
     let fileChecksum = 0n;
     const onChecksum = async (checksum: bigint): Promise<void> => {
       fileChecksum = checksum;
       await this.#state.writePoint({ txid, fileChecksum, point: batch.point });
     };
     const file = await this.#withRetries(() =>
-      putBatch(this.#options.replica, batch, txid, { timestampMs, onChecksum }),
+      putBatch(this.#options.replica, batch, txid, { timestampMs, onChecksum, signal }),
     );
     const pages = batch.pages.size;
     this.#capture.recycle(batch.pages);

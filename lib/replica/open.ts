@@ -56,12 +56,16 @@ export async function openReplica(
 }
 
 /** What a replica URL or path names. Nothing is looked at or connected to. Throws USAGE, never showing credentials. */
-export function parseReplicaUrl(text: string): ReplicaAddress {
-  if (text.trim() === '') throw usage('the replica URL is empty');
+export function parseReplicaUrl(untrimmed: string): ReplicaAddress {
+  const text = untrimmed.trim();
+  if (text === '') throw usage('the replica URL is empty');
   const scheme = /^([A-Za-z][A-Za-z0-9+.-]*):\/\//.exec(text)?.[1].toLowerCase();
   if (scheme === 'nats' || scheme === 'tls') return parseNatsUrl(text);
   if (scheme === 'file') return fileAddress(folderOfUrl(text));
   if (scheme !== undefined) throw usage(`${scheme}:// is no kind of replica that Jetlite knows`);
+  // A mistyped URL must not become a folder, with whatever secret it holds in the folder's name.
+  const mistyped = /^(nats|tls|file):/i.exec(text)?.[1].toLowerCase();
+  if (mistyped !== undefined) throw usage(`expected ${mistyped}:// at the start of the replica URL`);
   return fileAddress(resolve(text.startsWith('~/') ? join(homedir(), text.slice(2)) : text));
 }
 

@@ -79,7 +79,7 @@ export async function connectNats(
   const giveUp = new AbortController();
   try {
     const connection = await Promise.race([pending, failWhenSlow(login.hosts, tls, until, giveUp.signal)]);
-    return new NatsLink(connection, login.hosts, login.tls, timeoutMs);
+    return new NatsLink(connection, login.hosts, login.tls, timeoutMs, onWarning);
   } catch (error) {
     pending.then(
       (late) => late.close(),
@@ -115,15 +115,23 @@ export class NatsLink {
   readonly timeoutMs: number;
   /** How long anything is tried again before it is given up. */
   readonly patienceMs: number;
+  readonly #onWarning: (message: string) => void;
   readonly #whenLost = new Set<(error: JetliteError) => void>();
   #isConnected = true;
   #wasAnswered = false;
 
-  constructor(connection: NatsConnection, hosts: readonly string[], tls: boolean, timeoutMs: number) {
+  constructor(
+    connection: NatsConnection,
+    hosts: readonly string[],
+    tls: boolean,
+    timeoutMs: number,
+    onWarning: (message: string) => void = () => {},
+  ) {
     this.connection = connection;
     this.url = `${tls ? 'tls' : 'nats'}://${hosts.join(',')}`;
     this.timeoutMs = timeoutMs;
     this.patienceMs = timeoutMs * PATIENCE_TIMEOUTS;
+    this.#onWarning = onWarning;
     void this.#follow();
   }
 
@@ -195,8 +203,14 @@ export class NatsLink {
 
   async #follow(): Promise<void> {
     for await (const status of this.connection.status()) {
-      if (status.type === Events.Disconnect) this.#lose();
-      if (status.type === Events.Reconnect) this.#isConnected = true;
+      if (status.type === Events.Disconnect) {
+        if (this.#isConnected) this.#onWarning(`${LOST} (${this.url}): connecting again`);
+        this.#lose();
+      }
+      if (status.type === Events.Reconnect) {
+        this.#isConnected = true;
+        this.#onWarning(`connected again (${this.url})`);
+      }
     }
     this.#lose();
   }

@@ -1,0 +1,45 @@
+/** Going on with a replica: what an earlier run left counts only where the replica shows that it belongs to it. */
+
+import assert from 'node:assert/strict';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { backup } from '../../lib/jobs/backup.js';
+import { restore } from '../../lib/jobs/restore.js';
+import { openReplica } from '../../lib/replica/open.js';
+import { CaptureStage } from '../support/capture-stage.js';
+import { firstDifference } from '../support/oracle/check.js';
+
+test('page sums of a replica that was thrown away are not taken for those of the one that took its place', async (t) => {
+  const stage = await CaptureStage.open(t);
+  if (stage === undefined) return;
+  const writer = await stage.writer({ paused: true, sizes: [[1, 5, 50]] });
+  const { database } = stage;
+  const output = join(stage.folder, 'restored.db');
+  for (let round = 0; round < 5; round++) {
+    await writer.command('step 3');
+    const replica = await openReplica(stage.replica);
+    const { txid } = await backup({ database, replica });
+    assert.equal(txid, BigInt(round + 1));
+  }
+  await rm(stage.replica, { recursive: true });
+
+  // The new chain is shorter: killed before it saved its sums, it leaves its position and the old sums.
+  const killed = await stage.replicate();
+  await killed.firstPut();
+  const put = killed.nextPut();
+  await writer.command('step 2');
+  await put;
+  await killed.kill();
+  const replica = await openReplica(stage.replica);
+  t.after(() => replica.close());
+  const before = (await replica.list()).length;
+  const unchanged = await backup({ database, replica });
+  assert.deepEqual([unchanged.kind, unchanged.txid], ['unchanged', BigInt(before)]);
+  await writer.command('step 2');
+  assert.equal((await backup({ database, replica })).txid, BigInt(before + 1));
+  await writer.stop();
+  await backup({ database, replica });
+  await restore({ replica, output });
+  assert.equal(await firstDifference(database, output), undefined);
+});
