@@ -23,13 +23,15 @@ import { readFully } from './files.js';
 
 /** What stands at the journal's path. */
 export interface JournalSight {
-  /** Whether there is a file at all. */
-  readonly exists: boolean;
-  /** Set if it undoes something; equal strings mean the same journal of the same transaction. */
-  readonly hot: { readonly identity: string; readonly header: JournalHeader } | undefined;
+  /** When it was last written; undefined if there is no file. */
+  readonly mtimeNs: bigint | undefined;
+  /** Set if it undoes something; equal identities mean the same journal of the same transaction. Size in bytes. */
+  readonly hot:
+    | { readonly identity: string; readonly header: JournalHeader; readonly size: number }
+    | undefined;
 }
 
-const NOTHING: JournalSight = { exists: false, hot: undefined };
+const NOTHING: JournalSight = { mtimeNs: undefined, hot: undefined };
 const CHUNK_BYTES = 1024 * 1024;
 /** A header fills a sector, which is 64 KiB at most. */
 const HEAD_BYTES = 512;
@@ -40,13 +42,14 @@ export function sightJournal(path: string): JournalSight {
     const head = new Uint8Array(HEAD_BYTES);
     const got = readFully(fd, head, HEAD_BYTES, 0);
     const header = decodeJournalHeader(head.subarray(0, got));
-    if (header === undefined) return { exists: true, hot: undefined };
+    const { mtimeNs } = stat;
+    if (header === undefined) return { mtimeNs, hot: undefined };
     const size = Number(stat.size);
     const tail = new Uint8Array(Math.min(size, SUPER_JOURNAL_TAIL_SIZE));
     const tailGot = readFully(fd, tail, tail.length, size - tail.length);
     const superJournal = decodeSuperJournalName(tail.subarray(0, tailGot));
-    if (superJournal !== undefined && !fs.existsSync(superJournal)) return { exists: true, hot: undefined };
-    return { exists: true, hot: { identity: `${stat.dev}:${stat.ino}:${header.nonce}`, header } };
+    if (superJournal !== undefined && !fs.existsSync(superJournal)) return { mtimeNs, hot: undefined };
+    return { mtimeNs, hot: { identity: `${stat.dev}:${stat.ino}:${header.nonce}`, header, size } };
   });
 }
 

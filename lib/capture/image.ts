@@ -101,11 +101,18 @@ export async function takeImage(request: ImageRequest, follower: Follower): Prom
  * @throws FormatError if the file is not a database
  */
 export function sourcePageSize(files: SourceFiles): number | undefined {
-  const header = readDatabaseHeader(files.database);
-  if (header === undefined) return undefined;
-  // A VACUUM that was cut off may have written a header with another page size: the journal has the one to go back to.
   const journal = files.hasWal ? undefined : sightJournal(files.journalPath).hot?.header;
-  return journal === undefined || journal.pageSize === 0 ? header.pageSize : journal.pageSize;
+  // The transaction that creates it may be under way, its first page not written yet.
+  if (journal?.initialPageCount === 0 || isBlank(files.database)) return undefined;
+  const header = readDatabaseHeader(files.database);
+  // A VACUUM that was cut off may have written a header with another page size: the journal has the one to go back to.
+  return journal === undefined || journal.pageSize === 0 ? header?.pageSize : journal.pageSize;
+}
+
+function isBlank(database: OpenFile): boolean {
+  const bytes = new Uint8Array(DATABASE_HEADER_SIZE);
+  readFully(database.fd, bytes, DATABASE_HEADER_SIZE, 0);
+  return bytes.every((byte) => byte === 0);
 }
 
 export function readDatabaseHeader(database: OpenFile): DatabaseHeader | undefined {
@@ -190,6 +197,7 @@ async function imageQuiet(request: ImageRequest, follower: Follower): Promise<Im
     throw size.excess;
   }
   const pageCount = journal.hot?.header.initialPageCount ?? size.pageCount;
+  if (journal.hot !== undefined) assertUndoable(request, before, journal.hot);
   let next = 1;
   while (next <= pageCount) {
     next = readPages(request, next, pageCount);
@@ -231,12 +239,32 @@ export function assertUnmoved(
   }
 }
 
+/** A journal leads back to no more pages than the file holds and the journal has kept. */
+function assertUndoable(
+  { files, pageSize }: ImageRequest,
+  { size }: FileStamp,
+  hot: NonNullable<JournalSight['hot']>,
+): void {
+  const limit = Math.ceil(Number(size) / pageSize) + Math.floor(hot.size / (pageSize + 8));
+  const found = hot.header.initialPageCount;
+  if (found <= limit) return;
+  // Once the transaction has ended the file may be cut.
+  if (sightJournal(files.journalPath).hot?.identity !== hot.identity) {
+    throw new ImageSpoilt('a transaction ended while it was looked at');
+  }
+  const problem = `expected a database of ${limit} pages at most, all that file and journal hold, found ${found}`;
+  throw new FormatError('its journal', problem);
+}
+
 /** Nobody has begun to write it in a way that the file's own state does not show. */
 export function assertClosed(files: SourceFiles, journal: JournalSight): void {
-  // Without a journal file (journal_mode MEMORY or OFF) a transaction's pages can be in the database before it commits.
-  // With a -wal at its path they reach the database only through that.
-  if (!journal.exists && files.wal === undefined && databaseIsExclusive(files.database)) {
-    throw new ImageSpoilt('a transaction without a journal file is under way');
+  // With journal_mode MEMORY or OFF a transaction's pages can be in the database before it commits. With a -wal at its
+  // path they get there only through that, and with a journal only if that was written first, or if they were committed:
+  // the journal is done away with after the last of them was written.
+  const isKept = files.wal !== undefined || journal.hot !== undefined;
+  const isCommitted = journal.mtimeNs !== undefined && journal.mtimeNs >= stampOf(files.database).mtimeNs;
+  if (!isKept && !isCommitted && databaseIsExclusive(files.database)) {
+    throw new ImageSpoilt('a transaction without a journal is under way');
   }
   const change = files.refresh();
   if (change.databaseReplaced || files.hasWal) {
