@@ -214,7 +214,7 @@ export function requestError(error: unknown, doing: string, bucket: string, url:
 /** The error for a bucket that is not there: Jetlite never creates one by itself. */
 export function missingBucket(bucket: string, url: string, cause?: unknown): JetliteError {
   return new JetliteError('REPLICA', `there is no bucket ${bucket} at ${url}`, {
-    hint: `Create it: jetlite bucket create ${bucket} --server ${url} (or: nats object store add ${bucket}).`,
+    hint: `Create it: jetlite bucket create ${bucket} --server ${url} (or: nats object add ${bucket}).`,
     cause,
   });
 }
