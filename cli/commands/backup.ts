@@ -19,7 +19,11 @@ export const backupCommand = defineCommand({
     jsonOption(yargs)
       .positional('db', { type: 'string', demandOption: true, describe: 'Path of the database' })
       .positional('replica', { type: 'string', describe: 'URL or folder [the folder DB-backup beside DB]' })
-      .option('state-dir', { type: 'string', requiresArg: true, describe: 'Folder for local state [.NAME-jetlite beside it]' }),
+      .option('state-dir', {
+        type: 'string',
+        requiresArg: true,
+        describe: 'Folder for local state [.NAME-jetlite beside it]',
+      }),
   run: async (args: BackupArgs, context) => {
     const { db, replica: address = defaultReplica(db) } = args;
     return withReplica({ address, nats: {} }, context, async (replica) => {

@@ -38,7 +38,11 @@ export const replicateCommand = defineCommand({
         default: false,
         describe: 'First restore a database that is missing and has a replica',
       })
-      .option('state-dir', { type: 'string', requiresArg: true, describe: 'Folder for local state [.NAME-jetlite beside it]' }),
+      .option('state-dir', {
+        type: 'string',
+        requiresArg: true,
+        describe: 'Folder for local state [.NAME-jetlite beside it]',
+      }),
   run: async (args: ReplicateArgs, context) => {
     const { databases, exec } = await readTasks(args, context);
     if (args.once && exec !== undefined) {
