@@ -154,6 +154,7 @@ export class Capture {
     throwIfAborted(this.#options.signal, 'the capture');
     try {
       const change = this.files.refresh();
+      this.#events.follow(this.files.path);
       if (change.databaseReplaced) this.#gap('the database file was replaced');
       if (this.#imageReason === undefined) {
         const state = await this.#follow();

@@ -36,30 +36,55 @@ export class FileEvents {
   readonly #atWalName = new Map<number, EventTally>();
   #beat = performance.now();
   readonly #heartbeat: NodeJS.Timeout | undefined;
-  readonly #watcher: fs.FSWatcher | undefined;
-  readonly #base: string;
-  readonly #walName: string;
-  readonly #shmName: string;
-  readonly #journalName: string;
+  readonly #enabled: boolean;
+  #watcher: fs.FSWatcher | undefined;
+  #watched: { readonly databasePath: string; readonly dev: bigint; readonly ino: bigint } | undefined;
+  #base = '';
+  #walName = '';
+  #shmName = '';
+  #journalName = '';
   #wake: (() => void) | undefined;
   #woken = false;
   #failed = false;
 
   /** @param enabled false: no file events, only the caller's own clock */
   constructor(databasePath: string, enabled: boolean) {
+    this.#enabled = enabled;
+    if (enabled) this.#heartbeat = setInterval(() => this.#onHeartbeat(), HEARTBEAT_MS).unref();
+    this.follow(databasePath);
+  }
+
+  /**
+   * Sees to it that the folder at the path is the one that is watched: whoever removes a folder and makes it anew leaves
+   * a watch behind that stays silent.
+   */
+  follow(databasePath: string): void {
+    if (!this.#enabled) return;
+    const folder = path.dirname(databasePath);
+    const stat = fs.statSync(folder, { bigint: true, throwIfNoEntry: false });
+    if (stat === undefined) return;
+    const { dev, ino } = stat;
+    const watched = this.#watched;
+    if (watched?.databasePath === databasePath && watched.dev === dev && watched.ino === ino) return;
+    this.#watched = { databasePath, dev, ino };
     this.#base = path.basename(databasePath);
     this.#walName = `${this.#base}-wal`;
     this.#shmName = `${this.#base}-shm`;
     this.#journalName = `${this.#base}-journal`;
-    if (!enabled) return;
-    this.#heartbeat = setInterval(() => this.#onHeartbeat(), HEARTBEAT_MS).unref();
+    this.#watch(folder);
+    this.trustedSince = performance.now();
+  }
+
+  #watch(folder: string): void {
+    this.#watcher?.close();
+    this.#watcher = undefined;
+    this.#failed = false;
     try {
-      this.#watcher = fs.watch(path.dirname(databasePath), { persistent: false }, (type, name) =>
-        this.#onEvent(type, name),
-      );
-      this.#watcher.on('error', () => {
+      const watcher = fs.watch(folder, { persistent: false }, (type, name) => this.#onEvent(type, name));
+      watcher.on('error', () => {
         this.#failed = true;
       });
+      this.#watcher = watcher;
     } catch {
       // No watches left, or a file system without events: the safety poll does the work.
       this.#failed = true;

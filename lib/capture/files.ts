@@ -4,11 +4,13 @@
  * Invariants:
  * 1. Nothing here writes, locks or truncates. The only calls made on the files are open for reading, read and stat.
  * 2. Handles are opened once and not closed as long as their file has a name, not even at the end: see handles.ts.
- * 3. Symbolic links are resolved first: SQLite keeps `-wal`, `-shm` and `-journal` beside the target, not the link.
+ * 3. Symbolic links are resolved first, at every look: SQLite keeps `-wal`, `-shm` and `-journal` beside the target, not
+ *    the link.
  * 4. A file is known by device and inode, never by its path alone.
  */
 
 import fs from 'node:fs';
+import path from 'node:path';
 import { JetliteError } from '../errors.js';
 import { type OpenFile, openHandle, releaseHandle } from './handles.js';
 
@@ -74,15 +76,19 @@ export interface FilesChange {
 
 /** The handles of one database. See the module's invariants. */
 export class SourceFiles {
-  /** The database's own path, links resolved. */
-  readonly path: string;
+  /** The database's own path, links resolved as they were at the last look. */
+  path: string;
+  readonly #given: string;
   database: OpenFile;
   wal: OpenFile | undefined;
   shm: OpenFile | undefined;
   /** The pair that lost its name and has not been let go yet. */
   retired: { readonly wal: OpenFile; readonly shm: OpenFile | undefined } | undefined;
 
-  private constructor(resolved: string, database: OpenFile) {
+  #closed = false;
+
+  private constructor(given: string, resolved: string, database: OpenFile) {
+    this.#given = given;
     this.path = resolved;
     this.database = database;
   }
@@ -92,15 +98,11 @@ export class SourceFiles {
    * @throws JetliteError NO_DATABASE if there is nothing, DATABASE if it is no readable regular file
    */
   static open(databasePath: string): SourceFiles {
-    let resolved: string;
-    try {
-      resolved = fs.realpathSync(databasePath);
-    } catch (error) {
-      throw databaseError(databasePath, error);
-    }
+    const given = path.resolve(databasePath);
+    const resolved = resolveLinks(given);
     const opened = openByPath(resolved);
     if (opened === undefined) throw databaseError(databasePath, { code: 'ENOENT' });
-    const files = new SourceFiles(resolved, opened);
+    const files = new SourceFiles(given, resolved, opened);
     files.refresh();
     return files;
   }
@@ -123,6 +125,7 @@ export class SourceFiles {
    */
   refresh(): FilesChange {
     let databaseReplaced = false;
+    this.path = resolveLinks(this.#given);
     const now = statPath(this.path);
     if (now === undefined) throw databaseError(this.path, { code: 'ENOENT' });
     if (!isSameFile(now, this.database)) {
@@ -168,8 +171,10 @@ export class SourceFiles {
     this.retired = undefined;
   }
 
-  /** Lets go of everything. */
+  /** Lets go of everything, once: a handle that was let go of may be somebody else's by now. */
   close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
     this.releaseRetired();
     for (const file of [this.database, this.wal, this.shm]) if (file !== undefined) releaseHandle(file);
     this.wal = undefined;
@@ -201,6 +206,14 @@ function toStamp(stat: fs.BigIntStats): FileStamp {
     mtimeNs: stat.mtimeNs,
     ctimeNs: stat.ctimeNs,
   };
+}
+
+function resolveLinks(file: string): string {
+  try {
+    return fs.realpathSync.native(file);
+  } catch (error) {
+    throw databaseError(file, error);
+  }
 }
 
 /** Undefined if the path names nothing (any more). */
