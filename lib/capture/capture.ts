@@ -34,7 +34,7 @@ export interface CaptureOptions {
   readonly database: string;
   /** Folder for files that memory cannot hold; they have no name once they are open. */
   readonly scratchDir: string;
-  /** Page content kept in memory for one batch, bytes. */
+  /** A batch is full when it holds this many bytes of pages and a commit ends. */
   readonly batchBytes?: number;
   /** False: look at the files by the clock only. */
   readonly fileEvents?: boolean;
@@ -60,6 +60,8 @@ export interface Batch {
 }
 
 const DEFAULT_BATCH_BYTES = 16 * 1024 * 1024;
+/** Of a batch, or of an image kept; what is beyond goes to a file. Two sets are filled at a time. */
+const SET_MEMORY_BYTES = 10 * 1024 * 1024;
 /** A set that has grown larger is not worth keeping for the next batch. */
 const SPARE_BYTES = 4 * 1024 * 1024;
 const SUMS_MEMORY_BYTES = 64 * 1024 * 1024;
@@ -430,7 +432,7 @@ export class Capture {
 
   #newPages(): PageSet {
     return new PageSet(this.pageSize, {
-      memoryBytes: this.#batchBytes * 1.5,
+      memoryBytes: SET_MEMORY_BYTES,
       spillPath: this.#scratchPath(),
     });
   }

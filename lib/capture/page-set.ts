@@ -19,8 +19,8 @@ export interface PageSetOptions {
 const ARENA_BYTES = 256 * 1024;
 const BITMAP_BLOCK_BYTES = 4096;
 const BITMAP_BLOCK_PAGES = BITMAP_BLOCK_BYTES * 8;
-/** Spilled pages are read back this many bytes at a time. */
-const WINDOW_BYTES = 256 * 1024;
+/** Spilled pages are read back this many bytes at a time: they may lie close together or far apart. */
+const WINDOW_BYTES = 32 * 1024;
 
 export class PageSet {
   readonly pageSize: number;
