@@ -13,6 +13,7 @@
 
 import path from 'node:path';
 import { performance } from 'node:perf_hooks';
+import { setTimeout as delay } from 'node:timers/promises';
 import { FormatError, JetliteError, throwIfAborted } from '../errors.js';
 import { FileEvents } from './file-events.js';
 import { isSameFile, SourceFiles } from './files.js';
@@ -59,6 +60,9 @@ export interface Batch {
   readonly point: ResumePoint;
 }
 
+/** How often to look at a writer so fast that its events are not listened to, and when it counts as pausing. */
+const BUSY_POLL_MS = 2;
+const PAUSE_MS = 100;
 const DEFAULT_BATCH_BYTES = 16 * 1024 * 1024;
 /** Of a batch, or of an image kept; what is beyond goes to a file. Two sets are filled at a time. */
 const SET_MEMORY_BYTES = 10 * 1024 * 1024;
@@ -86,6 +90,8 @@ export class Capture {
   #imageReason: string | undefined = 'start';
   #quiet: QuietState | undefined;
   #quietTriedAt = 0;
+  /** When a commit was last seen, monotonic clock. */
+  #committedAt = 0;
   #quietCost = 0;
 
   private constructor(files: SourceFiles, pageSize: number, options: CaptureOptions) {
@@ -139,7 +145,16 @@ export class Capture {
 
   /** Resolves when a file of the database has moved, or after `ms`. */
   async wait(ms: number, signal?: AbortSignal): Promise<void> {
-    await this.#events.wait(ms, signal);
+    const events = this.#events;
+    if (events.isFlooded) events.rest();
+    if (!events.isResting) {
+      await events.wait(ms, signal);
+    } else if (performance.now() - this.#committedAt < PAUSE_MS) {
+      await delay(Math.min(ms, BUSY_POLL_MS));
+    } else {
+      // The writer pauses. Returning makes the caller look once more, now that events arrive again.
+      events.watchAgain(this.files.path);
+    }
   }
 
   /** Ends a `wait`. */
@@ -400,6 +415,7 @@ export class Capture {
       page: (pgno, bytes, offset) => this.#pages.set(pgno, bytes, offset),
       commit: (pageCount) => {
         const pending = this.#pending;
+        this.#committedAt = performance.now();
         // A transaction that spilled pages may have ended with fewer.
         this.#pages.truncate(pageCount);
         this.#pending = {

@@ -25,6 +25,9 @@ export interface EventTally {
 /** A pause of the loop that is longer than this may have overflowed the kernel's queue. */
 const LONGEST_PAUSE_MS = 5000;
 const HEARTBEAT_MS = 1000;
+/** More events than that in a second, and each costs the writer more than it is worth to us. */
+const FLOOD_EVENTS_A_SECOND = 2000;
+const FLOOD_WINDOW_MS = 250;
 
 export class FileEvents {
   /** Events seen on `-shm`. */
@@ -46,6 +49,10 @@ export class FileEvents {
   #wake: (() => void) | undefined;
   #woken = false;
   #failed = false;
+  #isResting = false;
+  #windowStart = performance.now();
+  #windowEvents = 0;
+  #isFlooded = false;
 
   /** @param enabled false: no file events, only the caller's own clock */
   constructor(databasePath: string, enabled: boolean) {
@@ -59,7 +66,7 @@ export class FileEvents {
    * a watch behind that stays silent.
    */
   follow(databasePath: string): void {
-    if (!this.#enabled) return;
+    if (!this.#enabled || this.#isResting) return;
     const folder = path.dirname(databasePath);
     const stat = fs.statSync(folder, { bigint: true, throwIfNoEntry: false });
     if (stat === undefined) return;
@@ -73,6 +80,32 @@ export class FileEvents {
     this.#journalName = `${this.#base}-journal`;
     this.#watch(folder);
     this.trustedSince = performance.now();
+  }
+
+  /**
+   * Whether a writer is at work so fast that each of its writes wakes us: it pays for that. Better to stop watching
+   * (`rest`) and look by the clock, until it pauses (`watchAgain`). What happens meanwhile leaves no evidence here.
+   */
+  get isFlooded(): boolean {
+    return this.#isFlooded;
+  }
+
+  get isResting(): boolean {
+    return this.#isResting;
+  }
+
+  rest(): void {
+    this.#isResting = true;
+    this.#isFlooded = false;
+    this.#watcher?.close();
+    this.#watcher = undefined;
+    this.#watched = undefined;
+  }
+
+  /** Look once more afterwards: what happened before raises no event. */
+  watchAgain(databasePath: string): void {
+    this.#isResting = false;
+    this.follow(databasePath);
   }
 
   #watch(folder: string): void {
@@ -140,6 +173,7 @@ export class FileEvents {
 
   #onEvent(type: string, name: string | null): void {
     this.#onHeartbeat();
+    this.#windowEvents++;
     const all = name === null;
     if (all || name === this.#shmName) this.shmCount++;
     const { database, journal, walNames } = this.#tally;
@@ -160,6 +194,11 @@ export class FileEvents {
     const now = performance.now();
     if (now - this.#beat > LONGEST_PAUSE_MS) this.trustedSince = now;
     this.#beat = now;
+    const window = now - this.#windowStart;
+    if (window < FLOOD_WINDOW_MS) return;
+    this.#isFlooded = (this.#windowEvents * 1000) / window > FLOOD_EVENTS_A_SECOND;
+    this.#windowStart = now;
+    this.#windowEvents = 0;
   }
 }
 
