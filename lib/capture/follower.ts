@@ -22,9 +22,9 @@ import {
   type ChainPosition,
   type FrameVisitor,
   generationStart,
+  hasUnsummedCommit,
   isGeneration,
   isIntact,
-  isUnsummedNext,
   lastCommit,
   readAhead,
 } from './frame-reader.js';
@@ -155,6 +155,7 @@ export class Follower {
     this.indexPageCount = 'index' in view ? (view.index?.pageCount ?? 0) : 0;
     if (view.kind === 'empty') return this.#followEmpty(pair, view.index, before);
     this.#emptied = undefined;
+    if (view.kind === 'begun') return this.#followEmpty(pair, view.index, before);
     if (view.wal.pageSize !== this.#pageSize) {
       return { gap: `the WAL has pages of ${view.wal.pageSize} bytes, the database had ${this.#pageSize}` };
     }
@@ -277,7 +278,7 @@ export class Follower {
     const position = this.#position;
     if (!isGeneration(position.chain, wal)) {
       const start = generationStart(wal);
-      const ahead = await readAhead(pair.wal, start, (await lastCommit(pair.wal, start)).frame);
+      const ahead = await readAhead(pair.wal, start, (await lastCommit(pair.wal, start)).chain.frame);
       if (ahead === undefined) return 'again';
       const live = { header: wal, ahead, missing: UNCOUNTED, isAlone: true };
       const finished = await finishGeneration(position, pair.wal, live, visit);
@@ -287,13 +288,15 @@ export class Follower {
       return { gap: `frame ${position.chain.frame} is not the one that was read there` };
     }
     position.count(undefined);
-    const { frame } = await lastCommit(pair.wal, position.chain);
-    // Only the index in its writer's memory could say whether such a frame is committed, and a checkpoint may be copying
-    // what is behind it. If nobody is there, recovery will take it for uncommitted.
-    if (isUnsummedNext(pair.wal, { ...position.chain, frame }) && databaseIsExclusive(pair.database)) {
-      return { wait: `frame ${frame + 1} has no checksum and no index says whether it is committed` };
+    const { chain } = await lastCommit(pair.wal, position.chain);
+    // Only the index in its writer's memory could say whether such a commit is one, and a checkpoint may be copying what is
+    // in it. If nobody is there, recovery will take it for none.
+    if ((await hasUnsummedCommit(pair.wal, chain)) && databaseIsExclusive(pair.database)) {
+      return {
+        wait: `behind frame ${chain.frame} frames have no checksum, and no index says whether they are committed`,
+      };
     }
-    const read = await position.readTo(pair.wal, frame, visit);
+    const read = await position.readTo(pair.wal, chain.frame, visit);
     if (read === 'broken') return 'again';
     return read === 'reached' ? 'current' : read;
   }

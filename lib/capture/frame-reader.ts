@@ -92,8 +92,16 @@ export class FrameReader {
 
   /** Where the reader stands now. */
   get position(): ChainPosition {
-    const { s1, s2 } = this.#scanner.checksum;
-    return { ...this.#start, frame: this.frame, checksum1: s1, checksum2: s2 };
+    const { frame, checksum1, checksum2 } = this;
+    return { ...this.#start, frame, checksum1, checksum2 };
+  }
+
+  get checksum1(): number {
+    return this.#scanner.checksum.s1;
+  }
+
+  get checksum2(): number {
+    return this.#scanner.checksum.s2;
   }
 
   /** Whether the last frame has this checksum. After one without any, the chain goes on from whatever it is said to be. */
@@ -206,23 +214,21 @@ function equalBytes(a: Uint8Array, aAt: number, b: Uint8Array, bAt: number, leng
 
 const ignore: FrameVisitor = () => true;
 
-/** How far commits reach behind a position by the checksum chain alone. */
+/** How far commits reach behind a position by the checksum chain alone, and how many they are, repeats left out. */
 export async function lastCommit(
   wal: OpenFile,
   position: ChainPosition,
-): Promise<{ readonly frame: number; readonly commits: number; readonly repeats: number }> {
-  const { frame } = position;
-  if (position.pageSize === 0) return { frame, commits: 0, repeats: 0 };
+): Promise<{ readonly chain: ChainPosition; readonly commits: number }> {
+  if (position.pageSize === 0) return { chain: position, commits: 0 };
   const ahead = new FrameReader(position);
-  const last = { frame, commits: 0, repeats: 0 };
+  let { frame, checksum1, checksum2 } = position;
+  let commits = 0;
   await ahead.read(wal.fd, Number.POSITIVE_INFINITY, (_pgno, commit) => {
     if (commit === 0) return true;
-    last.frame = ahead.frame;
-    last.commits = ahead.commits;
-    last.repeats = ahead.repeats;
+    ({ frame, checksum1, checksum2, commits } = ahead);
     return true;
   });
-  return last;
+  return { chain: { ...position, frame, checksum1, checksum2 }, commits };
 }
 
 /** The reader behind the first `frames` frames of a generation, whose commits it has counted. */
@@ -247,10 +253,11 @@ export function isIntact(wal: OpenFile, position: ChainPosition): boolean {
   );
 }
 
-/** Whether the frame behind a position is one that SQLite wrote without salts and checksum. */
-export function isUnsummedNext(wal: OpenFile, position: ChainPosition): boolean {
-  const header = frameHeader(wal, position, position.frame + 1);
-  return header !== undefined && isUnsummedFrame(header);
+/** Whether a commit may stand behind a position that SQLite wrote, in part at least, without salts and checksums. */
+export async function hasUnsummedCommit(wal: OpenFile, position: ChainPosition): Promise<boolean> {
+  const ahead = new FrameReader(position);
+  const read = await ahead.read(wal.fd, Number.POSITIVE_INFINITY, (_pgno, commit) => commit === 0, true);
+  return read === 'stopped' && ahead.unsummed;
 }
 
 function frameHeader(wal: OpenFile, position: ChainPosition, frame: number): FrameHeader | undefined {

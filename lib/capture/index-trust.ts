@@ -18,7 +18,7 @@
 import { performance } from 'node:perf_hooks';
 import type { WalIndexHeader } from '../sqlite/wal-index.js';
 import { type OpenFile, stampOf } from './files.js';
-import { type ChainPosition, lastCommit } from './frame-reader.js';
+import { type ChainPosition, generationStart, lastCommit } from './frame-reader.js';
 import { indexUse } from './locks.js';
 import { viewWal, type WalView } from './wal-view.js';
 
@@ -29,7 +29,7 @@ export interface WalPair {
   readonly shm: OpenFile | undefined;
 }
 
-/** A half-changed header that stays so for this long belongs to a writer that is gone; less, if nobody uses it. */
+/** A half-changed header that stays so for this long belongs to a writer that is gone; less, if nobody can be using it. */
 const ABANDONED_MS = 2000;
 const ABANDONED_UNUSED_MS = 20;
 /** How often locks are looked at, and commits looked for beyond the header. */
@@ -51,7 +51,8 @@ export class IndexTrust {
     this.#seeLocks(pair, fresh);
     if (view.kind === 'changing') {
       if (this.#changing?.key !== view.key) this.#changing = { key: view.key, sinceMs: performance.now() };
-      const limit = this.#unused ? ABANDONED_UNUSED_MS : ABANDONED_MS;
+      const isOver = this.#unused || stampOf(pair.wal).links === 0n;
+      const limit = isOver ? ABANDONED_UNUSED_MS : ABANDONED_MS;
       return performance.now() - this.#changing.sinceMs > limit ? view.otherwise : view;
     }
     this.#changing = undefined;
@@ -92,8 +93,9 @@ export class IndexTrust {
       return false;
     }
     let proven = false;
-    if (view.kind === 'governed') {
-      const { commits } = await lastCommit(pair.wal, position);
+    if (view.kind === 'governed' || view.kind === 'begun') {
+      const from = view.kind === 'governed' ? position : generationStart(view.wal);
+      const { commits } = await lastCommit(pair.wal, from);
       proven = commits > 1;
       this.undecided = commits === 1;
     } else {

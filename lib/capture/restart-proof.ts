@@ -95,10 +95,10 @@ async function readWholeTail(
   visit: FrameVisitor,
 ): Promise<'reached' | 'more' | Gap> {
   if (position.isNowhere) return uncounted;
-  const { frame, commits } = await lastCommit(wal, position.chain);
+  const { chain, commits } = await lastCommit(wal, position.chain);
   // The last of them may be one whose writer died before publishing it.
   if (commits > 0 && !isAlone) return uncounted;
-  const read = await position.readTo(wal, frame, visit);
+  const read = await position.readTo(wal, chain.frame, visit);
   if (read === 'more') return 'more';
   return read === 'reached' && isIntact(wal, position.chain) ? 'reached' : uncounted;
 }

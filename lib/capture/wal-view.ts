@@ -5,8 +5,9 @@
  * 1. The `-shm` header governs only if both copies are equal, its checksum is right and its salts are the WAL
  *    header's. Whoever follows must also find that the WAL's checksum chain at `maxFrame` is the header's.
  * 2. A restart publishes new salts, the first one more than before, with `maxFrame` 0 in the `-shm` before the WAL's
- *    header is rewritten. So salts that differ in this way mean: every frame in the WAL is in the database already. Salts
- *    that differ in any other way mean that index and WAL do not belong together.
+ *    header is rewritten. So salts that differ in this way mean: every frame in the WAL is in the database already. An
+ *    emptied WAL may be begun with salts that nobody has published: none of its frames is a commit before it is. With
+ *    frames in the index, salts that differ mean that index and WAL do not belong together.
  * 3. A header in the middle of a change is read again, never acted upon.
  * 4. Without a usable header the WAL's own checksum chain says where the last commit ends, as it does for SQLite's
  *    recovery. That is so in exclusive locking mode, where the index lives in the writer's memory.
@@ -24,6 +25,8 @@ export type WalView =
   | { readonly kind: 'governed'; readonly index: WalIndexHeader; readonly wal: WalHeader }
   /** A restart is published and nothing is written under it; `wal` is the old generation, still there. */
   | { readonly kind: 'restarted'; readonly index: WalIndexHeader; readonly wal: WalHeader }
+  /** An emptied WAL has been begun, and nothing in it is published. */
+  | { readonly kind: 'begun'; readonly index: WalIndexHeader; readonly wal: WalHeader }
   /** Only the WAL itself can say. */
   | { readonly kind: 'ungoverned'; readonly wal: WalHeader }
   /** Half of a change was seen: look again. */
@@ -80,8 +83,8 @@ export function viewWal(wal: OpenFile, shm: OpenFile | undefined): WalView {
     }
     return { kind: 'governed', index, wal: header };
   }
-  if (index.maxFrame === 0 && index.salt1 === (header.salt1 + 1) >>> 0) {
-    return { kind: 'restarted', index, wal: header };
+  if (index.maxFrame === 0) {
+    return { kind: index.salt1 === (header.salt1 + 1) >>> 0 ? 'restarted' : 'begun', index, wal: header };
   }
   return changing('the index and the WAL are of different generations', alone);
 }
