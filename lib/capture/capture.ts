@@ -157,6 +157,11 @@ export class Capture {
     }
   }
 
+  /** The next look is not put off, however long the last image took. */
+  hurry(): void {
+    this.#quietCost = 0;
+  }
+
   /** Ends a `wait`. */
   wake(): void {
     this.#events.wake();

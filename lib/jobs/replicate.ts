@@ -167,7 +167,7 @@ class Session {
     try {
       return await this.#run();
     } catch (error) {
-      if (!this.#grace.signal.aborted) throw error;
+      if (!this.#grace.signal.aborted || !hasCode(error, 'ABORTED', 'REPLICA')) throw error;
       const { database, replica } = this.#options;
       throw new JetliteError('REPLICA', `${database}: stopped before ${replica.url} had its last commits`, {
         hint: 'They are in the database: start again when the replica can be reached.',
@@ -185,6 +185,7 @@ class Session {
     for (let first = true; ; first = false) {
       // Read before the poll, so that what was committed before the signal is still taken.
       const stopping = signal?.aborted === true;
+      if (stopping) this.#capture.hurry();
       const polled = await this.#poll();
       this.#seal(stopping || (once === true && polled === 'current'));
       if (this.#failure !== undefined) throw this.#failure;
