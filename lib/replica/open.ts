@@ -10,8 +10,8 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { JetliteError } from '../errors.js';
 import { openFileReplica } from './file.js';
-import { type NatsServers, parseNatsServers, withoutUserInfo } from './nats/address.js';
-import type { NatsOptions } from './nats/connect.js';
+import { type NatsAddress, parseNatsServers, withoutUserInfo } from './nats/address.js';
+import type { NatsReplicaOptions } from './nats/replica.js';
 import type { Replica } from './replica.js';
 
 export interface FileAddress {
@@ -19,27 +19,10 @@ export interface FileAddress {
   readonly folder: string;
 }
 
-export interface NatsAddress {
-  readonly kind: 'nats';
-  /** Undefined where NATS_URL is to name them. */
-  readonly servers: NatsServers | undefined;
-  readonly bucket: string;
-  /** What the names of all objects begin with, without a slash at the end; empty for none. */
-  readonly prefix: string;
-}
-
 export type ReplicaAddress = FileAddress | NatsAddress;
 
-export interface ReplicaOptions {
-  /** How to connect to NATS: credentials, TLS, timeouts. What is given here goes before what a URL says. */
-  readonly nats?: NatsOptions;
-  /** Write even into a bucket whose settings let the server drop parts of a replica. */
-  readonly allowUnsafeBucket?: boolean;
-  /** One line each, for what works but should be looked at. */
-  readonly onWarning?: (message: string) => void;
-  /** Where NATS_URL and NATS_CREDS are looked up; by default the process's own environment. */
-  readonly env?: Readonly<Record<string, string | undefined>>;
-}
+/** How to open a replica; all of it matters to NATS alone. */
+export type ReplicaOptions = NatsReplicaOptions;
 
 const SCHEMES = 'nats://HOST/BUCKET[/PREFIX], tls://HOST/BUCKET[/PREFIX], file:///FOLDER or a path';
 

@@ -16,6 +16,16 @@ export interface NatsServers {
   readonly token?: string;
 }
 
+/** Where a replica in a bucket is. */
+export interface NatsAddress {
+  readonly kind: 'nats';
+  /** Undefined where NATS_URL is to name them. */
+  readonly servers: NatsServers | undefined;
+  readonly bucket: string;
+  /** What the names of all objects begin with, without a slash at the end; empty for none. */
+  readonly prefix: string;
+}
+
 /** The parts of a `host:port`, the host without brackets. */
 export function splitHost(address: string): { host: string; port: number } {
   const colon = address.lastIndexOf(':');

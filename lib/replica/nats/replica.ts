@@ -10,11 +10,12 @@
 import { hostname } from 'node:os';
 import { ConflictError, JetliteError } from '../../errors.js';
 import { compareFiles, extraPath, type LtxName, ltxPath } from '../names.js';
-import type { NatsAddress, ReplicaOptions } from '../open.js';
 import type { ByteSource, LtxFileInfo, LtxFileTarget, ReadRange, Replica } from '../replica.js';
+import type { NatsAddress } from './address.js';
 import type { Bucket } from './bucket.js';
 import { expectSafe, openBucket } from './bucket.js';
-import { connectNats, type NatsLink } from './connect.js';
+import { connectNats, type NatsLink, type NatsOptions } from './connect.js';
+import type { Environment } from './credentials.js';
 import { readObject } from './get.js';
 import { type ListedFile, Listing, listedFile, parseVersion, TIMESTAMP_HEADER } from './listing.js';
 import { deleteObject, lastMeta, type StoredObject, WRITER_HEADER } from './objects.js';
@@ -25,8 +26,19 @@ const REMOVALS_AT_ONCE = 8;
 /** Level-0 puts of ours that are remembered to tell them from another writer's. */
 const REMEMBERED_PUTS = 4096;
 
+export interface NatsReplicaOptions {
+  /** How to connect: credentials, TLS, timeouts. What is given here goes before what a URL says. */
+  readonly nats?: NatsOptions;
+  /** Write even into a bucket whose settings let the server drop parts of a replica. */
+  readonly allowUnsafeBucket?: boolean;
+  /** One line each, for what works but should be looked at. */
+  readonly onWarning?: (message: string) => void;
+  /** Where NATS_URL and NATS_CREDS are looked up; by default the process's own environment. */
+  readonly env?: Environment;
+}
+
 /** Connects and opens the bucket, which must exist. Throws USAGE, REPLICA. */
-export async function openNatsReplica(address: NatsAddress, options: ReplicaOptions): Promise<Replica> {
+export async function openNatsReplica(address: NatsAddress, options: NatsReplicaOptions): Promise<Replica> {
   const onWarning = options.onWarning ?? (() => {});
   const link = await connectNats(address.servers, options.nats, options.env, onWarning);
   try {
