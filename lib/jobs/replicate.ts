@@ -1,38 +1,27 @@
 /**
- * Keeps a replica up to date with a live database until it is told to stop.
+ * Keeps a replica up to date with a live database until it is told to stop: the capture loop, and when batches end. What
+ * becomes of a batch then is uploader.ts; what goes on beside, companion.ts.
  *
  * Invariants:
- * 1. Batches get consecutive TXIDs and are put strictly in that order: the next one is begun only after the last one was
- *    acknowledged as durable.
- * 2. While one is being put, commits go on being captured: into the next batch, in bounded memory.
- * 3. The first commit after quiet goes at once. Under load a batch is sealed when the one before it is durable, or
+ * 1. While a batch is being put, commits go on being captured: into the next one, in bounded memory.
+ * 2. The first commit after quiet goes at once. Under load a batch is sealed when the one before it is durable, or
  *    after `syncIntervalMs`, or when it is full; a commit is never split.
- * 4. What another writer put is never written over: that ends the job.
  */
 
 import { performance } from 'node:perf_hooks';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type Batch, Capture, type CaptureEvent } from '../capture/capture.js';
+import { Capture } from '../capture/capture.js';
 import { ResumeState } from '../capture/resume-state.js';
-import { type ErrorCode, JetliteError } from '../errors.js';
-import { formatTxid } from '../ltx/header.js';
-import type { LtxFileInfo, Replica } from '../replica/replica.js';
-import { putBatch, putStreamed } from './put-batch.js';
+import { JetliteError } from '../errors.js';
+import type { Replica } from '../replica/replica.js';
+import { Attempts, hasCode, pause } from './attempts.js';
+import type { Companion, StartCompanion } from './companion.js';
 import { goOnWith } from './replica-state.js';
+import type { ReplicateEvent } from './replicate-event.js';
 import { replicaStateFolder, stateFolder } from './state-folder.js';
+import { Uploader } from './uploader.js';
 
-export type ReplicateEvent =
-  | CaptureEvent
-  | { readonly type: 'ready'; readonly level: 'info'; readonly message: string; readonly txid: bigint }
-  | {
-      readonly type: 'put';
-      readonly level: 'debug';
-      readonly message: string;
-      readonly file: LtxFileInfo;
-      readonly commits: number;
-      readonly pages: number;
-    }
-  | { readonly type: 'retry' | 'missing'; readonly level: 'warn'; readonly message: string };
+export type { ReplicateEvent } from './replicate-event.js';
 
 export interface ReplicateOptions {
   /** Path of the database. It may be created later. */
@@ -72,16 +61,8 @@ const DEFAULT_POLL_MS = 1000;
 const MIN_SPACING_MS = 25;
 /** While a batch gathers there is no hurry: looking at each commit would only cost. */
 const GATHER_MS = 2;
-/** Sealed batches that may wait for the one being put. */
-const QUEUE_LIMIT = 3;
-/** And their content, so that memory stays bounded. */
-const QUEUE_BYTES = 8 * 1024 * 1024;
-/** How often the page sums are saved; what the replica holds beyond them is read again after a restart. */
-const SUMS_INTERVAL_MS = 60_000;
-/** How long what is under way may still take after the signal to stop. */
-const STOP_GRACE_MS = 8000;
-const RETRY_FIRST_MS = 250;
-const RETRY_LAST_MS = 5000;
+/** What goes on beside the capture loop, in the order of its start; stopped in the opposite order. */
+const COMPANIONS: readonly StartCompanion[] = [];
 
 /**
  * @throws JetliteError CONFLICT if another writer is at work in the replica, FORMAT or DATABASE if the source is none,
@@ -133,75 +114,90 @@ class Session {
   readonly #capture: Capture;
   readonly #state: ResumeState;
   readonly #options: ReplicateOptions;
-  readonly #queue: { readonly batch: Batch; readonly txid: bigint }[] = [];
-  #putting: Promise<void> | undefined;
-  #failure: unknown;
-  /** Fires some time after the signal to stop: what hangs then is given up. */
-  readonly #grace = new AbortController();
-  #graceTimer: NodeJS.Timeout | undefined;
-  /** The newest TXID that is durable, and the checksum of its file once one was put. */
-  #txid = 0n;
-  #fileChecksum: bigint | undefined;
-  /** The newest TXID that was given to a batch. */
-  #sealedTxid = 0n;
-  #sumsSavedAt = performance.now();
-  #lastTimestampMs = 0;
+  readonly #attempts: Attempts;
+  readonly #uploader: Uploader;
   #sealedAt = Number.NEGATIVE_INFINITY;
   #pendingSince = 0;
-  readonly #counts = { commits: 0, files: 0, bytes: 0 };
 
   constructor(capture: Capture, state: ResumeState, options: ReplicateOptions) {
     this.#capture = capture;
     this.#state = state;
     this.#options = options;
+    this.#attempts = new Attempts({
+      signal: options.signal,
+      once: options.once,
+      onRetry: ({ message }) =>
+        this.#emit({ type: 'retry', level: 'warn', message: `${message}; trying again` }),
+    });
+    const { replica } = options;
+    const emit = (event: ReplicateEvent): void => this.#emit(event);
+    this.#uploader = new Uploader({ replica, capture, state, attempts: this.#attempts, emit });
   }
 
   /** Ends when the replica is up to date after the signal, or when the time for that is over. */
   async run(): Promise<ReplicateResult> {
-    const { signal } = this.#options;
-    const giveGrace = (): void => {
-      this.#graceTimer = setTimeout(() => this.#grace.abort(), STOP_GRACE_MS);
-    };
-    if (signal?.aborted) giveGrace();
-    signal?.addEventListener('abort', giveGrace, { once: true });
     try {
       return await this.#run();
     } catch (error) {
-      if (!this.#grace.signal.aborted || !hasCode(error, 'ABORTED', 'REPLICA')) throw error;
+      if (!this.#attempts.interrupt.aborted || !hasCode(error, 'ABORTED', 'REPLICA')) throw error;
       const { database, replica } = this.#options;
       throw new JetliteError('REPLICA', `${database}: stopped before ${replica.url} had its last commits`, {
         hint: 'They are in the database: start again when the replica can be reached.',
         cause: error,
       });
     } finally {
-      signal?.removeEventListener('abort', giveGrace);
-      clearTimeout(this.#graceTimer);
+      this.#attempts.close();
     }
   }
 
   async #run(): Promise<ReplicateResult> {
-    const { signal, once } = this.#options;
     if (!(await this.#begin())) return this.#result();
+    const companions = this.#startCompanions();
+    try {
+      await this.#follow();
+      await this.#uploader.idle();
+    } finally {
+      for (const companion of companions.reverse()) await companion.stop();
+    }
+    if (this.#uploader.failure !== undefined) throw this.#uploader.failure;
+    await this.#uploader.saveSums();
+    return this.#result();
+  }
+
+  /** The capture loop; ends when there is no more to be taken after the signal. */
+  async #follow(): Promise<void> {
+    const { signal, once } = this.#options;
     for (let first = true; ; first = false) {
       // Read before the poll, so that what was committed before the signal is still taken.
       const stopping = signal?.aborted === true;
       if (stopping) this.#capture.hurry();
       const polled = await this.#poll();
       this.#seal(stopping || (once === true && polled === 'current'));
-      if (this.#failure !== undefined) throw this.#failure;
+      if (this.#uploader.failure !== undefined) throw this.#uploader.failure;
       if (first) this.#emitReady();
-      if ((stopping || once) && polled === 'current' && !this.#capture.hasPending) break;
+      if ((stopping || once) && polled === 'current' && !this.#capture.hasPending) return;
       await this.#rest(polled, stopping);
     }
-    while (this.#putting !== undefined) await this.#putting;
-    if (this.#failure !== undefined) throw this.#failure;
-    await this.#saveSums();
-    return this.#result();
+  }
+
+  #startCompanions(): Companion[] {
+    const uploader = this.#uploader;
+    const session = {
+      options: this.#options,
+      replica: this.#options.replica,
+      capture: this.#capture,
+      state: this.#state,
+      uploader,
+      interrupt: this.#attempts.interrupt,
+      emit: (event: ReplicateEvent) => this.#emit(event),
+      fail: (error: unknown) => uploader.fail(error),
+    };
+    return COMPANIONS.map((start) => start(session));
   }
 
   #result(): ReplicateResult {
     const { images, restarts } = this.#capture;
-    return { txid: this.#txid, ...this.#counts, images, restarts };
+    return { txid: this.#uploader.txid, ...this.#uploader.counts, images, restarts };
   }
 
   /**
@@ -210,38 +206,18 @@ class Session {
    */
   async #begin(): Promise<boolean> {
     const { replica } = this.#options;
-    const interrupt = this.#grace.signal;
+    const { interrupt } = this.#attempts;
     try {
-      const state = await this.#withRetries(() =>
+      const state = await this.#attempts.run(() =>
         goOnWith(replica, this.#capture, this.#state, { signal: interrupt }),
       );
-      this.#txid = state.txid;
-      this.#sealedTxid = state.txid;
-      this.#lastTimestampMs = state.timestampMs;
-      if (state.txid === 0n) await this.#putFirst(interrupt);
+      this.#uploader.beginAt(state);
+      if (state.txid === 0n) await this.#uploader.putFirst();
       return true;
     } catch (error) {
       if (interrupt.aborted) return false;
       throw error;
     }
-  }
-
-  /** TXID 1 without a copy of the database, if nothing spoils it. */
-  async #putFirst(signal: AbortSignal): Promise<void> {
-    const timestampMs = Date.now();
-    let fileChecksum = 0n;
-    const onChecksum = async (checksum: bigint): Promise<void> => {
-      fileChecksum = checksum;
-    };
-    const put = await this.#withRetries(() =>
-      putStreamed(this.#options.replica, this.#capture, { timestampMs, onChecksum, signal }),
-    );
-    if (put === undefined) return;
-    this.#sealedTxid = 1n;
-    if (!this.#capture.hasPending) {
-      await this.#state.writePoint({ txid: 1n, fileChecksum, point: this.#capture.point() });
-    }
-    this.#durable(1n, timestampMs, fileChecksum, put.file, 1, put.pageCount);
   }
 
   async #poll(): Promise<'current' | 'more' | 'wait'> {
@@ -258,112 +234,27 @@ class Session {
     }
   }
 
-  /** Makes a batch of what is pending if it is time, and sees to it that batches are being put. */
+  /** Makes a batch of what is pending if it is time. */
   #seal(now: boolean): void {
-    if (this.#capture.hasPending && (now || this.#isTime())) {
-      const batch = this.#capture.take();
-      this.#pendingSince = 0;
-      this.#sealedAt = performance.now();
-      if (batch !== undefined) {
-        this.#sealedTxid++;
-        this.#queue.push({ batch, txid: this.#sealedTxid });
-      }
-    }
-    if (this.#putting === undefined && this.#queue.length > 0 && this.#failure === undefined) {
-      this.#putting = this.#putQueue().finally(() => {
-        this.#putting = undefined;
-        this.#capture.wake();
-      });
-    }
+    if (!this.#capture.hasPending || !(now || this.#isTime())) return;
+    const batch = this.#capture.take();
+    this.#pendingSince = 0;
+    this.#sealedAt = performance.now();
+    if (batch !== undefined) this.#uploader.add(batch);
   }
 
   #isTime(): boolean {
     const now = performance.now();
-    if (this.#putting === undefined) return now - this.#sealedAt >= MIN_SPACING_MS;
+    if (!this.#uploader.isPutting) return now - this.#sealedAt >= MIN_SPACING_MS;
     const interval = this.#options.syncIntervalMs ?? DEFAULT_SYNC_INTERVAL_MS;
-    const queued = this.#queue.reduce((sum, { batch }) => sum + batch.pages.bytes, 0);
-    return this.#queue.length < QUEUE_LIMIT && queued < QUEUE_BYTES && now - this.#pendingSince >= interval;
-  }
-
-  async #putQueue(): Promise<void> {
-    try {
-      for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
-        await this.#put(next.batch, next.txid);
-      }
-      if (performance.now() - this.#sumsSavedAt > SUMS_INTERVAL_MS) await this.#saveSums();
-    } catch (error) {
-      this.#failure = error;
-    }
-  }
-
-  async #put(batch: Batch, txid: bigint): Promise<void> {
-    const timestampMs = Math.max(batch.timestampMs, this.#lastTimestampMs);
-    const { signal } = this.#grace;
-    let fileChecksum = 0n;
-    const onChecksum = async (checksum: bigint): Promise<void> => {
-      fileChecksum = checksum;
-      await this.#state.writePoint({ txid, fileChecksum, point: batch.point });
-    };
-    const file = await this.#withRetries(() =>
-      putBatch(this.#options.replica, batch, txid, { timestampMs, onChecksum, signal }),
-    );
-    const pages = batch.pages.size;
-    this.#capture.recycle(batch.pages);
-    this.#durable(txid, timestampMs, fileChecksum, file, batch.commits, pages);
-  }
-
-  #durable(
-    txid: bigint,
-    timestampMs: number,
-    fileChecksum: bigint,
-    file: LtxFileInfo,
-    commits: number,
-    pages: number,
-  ): void {
-    this.#txid = txid;
-    this.#lastTimestampMs = timestampMs;
-    this.#fileChecksum = fileChecksum;
-    this.#counts.files++;
-    this.#counts.bytes += file.size;
-    this.#counts.commits += commits;
-    this.#emit({
-      type: 'put',
-      level: 'debug',
-      message: `TXID ${formatTxid(txid)} is durable: ${commits} commits, ${pages} pages, ${file.size} bytes`,
-      file,
-      commits,
-      pages,
-    });
-  }
-
-  /** The sums run ahead of what is durable while batches wait: they are saved only when none does. */
-  async #saveSums(): Promise<void> {
-    if (this.#fileChecksum === undefined || this.#sealedTxid !== this.#txid) return;
-    this.#sumsSavedAt = performance.now();
-    const origin = { txid: this.#txid, fileChecksum: this.#fileChecksum };
-    await this.#state.writeSums(this.#capture.sums, origin, this.#capture.pageSize);
-  }
-
-  /** Tries again as long as the replica is out of reach; once told to stop, one last time. */
-  async #withRetries<T>(attempt: () => Promise<T>): Promise<T> {
-    const { signal, once } = this.#options;
-    for (let wait = RETRY_FIRST_MS; ; wait = Math.min(wait * 2, RETRY_LAST_MS)) {
-      const last = signal?.aborted === true || once === true;
-      try {
-        return await attempt();
-      } catch (error) {
-        if (last || !hasCode(error, 'REPLICA')) throw error;
-        this.#emit({ type: 'retry', level: 'warn', message: `${(error as Error).message}; trying again` });
-        await pause(wait, signal);
-      }
-    }
+    return !this.#uploader.isFull && now - this.#pendingSince >= interval;
   }
 
   async #rest(polled: 'current' | 'more' | 'wait', stopping: boolean): Promise<void> {
     const { signal, pollIntervalMs = DEFAULT_POLL_MS } = this.#options;
     const blocked = this.#capture.hasPending && !this.#isTime();
-    if (polled === 'more' && blocked && this.#putting !== undefined) {
-      await Promise.race([this.#putting, delay(MIN_SPACING_MS)]);
+    if (polled === 'more' && blocked && this.#uploader.isPutting) {
+      await Promise.race([this.#uploader.idle(), delay(MIN_SPACING_MS)]);
       return;
     }
     if (polled === 'more') return;
@@ -385,19 +276,11 @@ class Session {
       type: 'ready',
       level: 'info',
       message: `replicating ${this.#options.database} to ${this.#options.replica.url}`,
-      txid: this.#txid,
+      txid: this.#uploader.txid,
     });
   }
 
   #emit(event: ReplicateEvent): void {
     this.#options.onEvent?.(event);
   }
-}
-
-function hasCode(error: unknown, ...codes: ErrorCode[]): boolean {
-  return error instanceof JetliteError && codes.includes(error.code);
-}
-
-async function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
-  await delay(ms, undefined, signal === undefined ? {} : { signal }).catch(() => undefined);
 }

@@ -1,0 +1,17 @@
+/** What `replicate` tells its caller while it runs. */
+
+import type { CaptureEvent } from '../capture/capture.js';
+import type { LtxFileInfo } from '../replica/replica.js';
+
+export type ReplicateEvent =
+  | CaptureEvent
+  | { readonly type: 'ready'; readonly level: 'info'; readonly message: string; readonly txid: bigint }
+  | {
+      readonly type: 'put';
+      readonly level: 'debug';
+      readonly message: string;
+      readonly file: LtxFileInfo;
+      readonly commits: number;
+      readonly pages: number;
+    }
+  | { readonly type: 'retry' | 'missing'; readonly level: 'warn'; readonly message: string };
