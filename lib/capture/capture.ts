@@ -14,16 +14,20 @@
 import path from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { setTimeout as delay } from 'node:timers/promises';
-import { FormatError, JetliteError, throwIfAborted } from '../errors.js';
+import { throwIfAborted } from '../errors.js';
 import { FileEvents } from './file-events.js';
 import { isSameFile, SourceFiles } from './files.js';
 import { Follower, type FollowOutcome, type FrameSink } from './follower.js';
+import { type Batch, Gathering } from './gathering.js';
 import { sourcePageSize, takeImage } from './image.js';
-import { PageSet } from './page-set.js';
+import type { PageSet } from './page-set.js';
 import { PageSums } from './page-sums.js';
 import type { ResumePoint } from './resume-state.js';
+import { naming, nothingThere, pageSizeChanged } from './source-error.js';
 import { beginStreamedImage, type PageRun } from './streamed-image.js';
 import { type QuietState, WalLifetimes } from './wal-lifetimes.js';
+
+export type { Batch } from './gathering.js';
 
 export interface CaptureEvent {
   readonly type: 'image' | 'gap' | 'mode' | 'wait' | 'state';
@@ -44,30 +48,10 @@ export interface CaptureOptions {
   readonly signal?: AbortSignal;
 }
 
-/** What leads from the state the sums described to the present one. */
-export interface Batch {
-  /** `image`: compared with the sums after a gap or at the start. `commits`: followed without a gap. */
-  readonly kind: 'image' | 'commits';
-  readonly pageSize: number;
-  /** Size of the database in pages after it. */
-  readonly pageCount: number;
-  readonly commits: number;
-  /** When its last commit was seen, ms since the epoch. */
-  readonly timestampMs: number;
-  /** The pages; the caller gives them back with `recycle`. */
-  readonly pages: PageSet;
-  /** Where capture stands behind it. */
-  readonly point: ResumePoint;
-}
-
 /** How often to look at a writer so fast that its events are not listened to, and when it counts as pausing. */
 const BUSY_POLL_MS = 2;
 const PAUSE_MS = 100;
 const DEFAULT_BATCH_BYTES = 16 * 1024 * 1024;
-/** Of a batch, or of an image kept; what is beyond goes to a file. Two sets are filled at a time. */
-const SET_MEMORY_BYTES = 10 * 1024 * 1024;
-/** A set that has grown larger is not worth keeping for the next batch. */
-const SPARE_BYTES = 4 * 1024 * 1024;
 const SUMS_MEMORY_BYTES = 64 * 1024 * 1024;
 let scratchCount = 0;
 
@@ -82,10 +66,8 @@ export class Capture {
   readonly #events: FileEvents;
   readonly #follower: Follower;
   readonly #lifetimes: WalLifetimes;
+  readonly #gathering: Gathering;
   readonly #batchBytes: number;
-  #pages: PageSet;
-  #spare: PageSet | undefined;
-  #pending: { kind: Batch['kind']; pageCount: number; commits: number; timestampMs: number } | undefined;
   /** Why an image is needed before anything can be followed. */
   #imageReason: string | undefined = 'start';
   #quiet: QuietState | undefined;
@@ -102,7 +84,7 @@ export class Capture {
     this.#events = new FileEvents(files.path, options.fileEvents !== false);
     this.#follower = new Follower(pageSize, this.#events);
     this.#lifetimes = new WalLifetimes(files, this.#events);
-    this.#pages = this.#newPages();
+    this.#gathering = new Gathering(pageSize, () => this.#scratchPath());
     this.sums = new PageSums({ memoryBytes: SUMS_MEMORY_BYTES, spillPath: this.#scratchPath() });
   }
 
@@ -136,11 +118,11 @@ export class Capture {
 
   /** Content gathered for the next batch, bytes. */
   get pendingBytes(): number {
-    return this.#pending === undefined ? 0 : this.#pages.bytes;
+    return this.#gathering.isPending ? this.#gathering.bytes : 0;
   }
 
   get hasPending(): boolean {
-    return this.#pending !== undefined;
+    return this.#gathering.isPending;
   }
 
   /** Resolves when a file of the database has moved, or after `ms`. */
@@ -194,11 +176,10 @@ export class Capture {
    * ImageSpoilt, nothing has happened, and `poll` takes an image that bears whatever spoilt this one.
    */
   async stream(): Promise<{ readonly pageCount: number; readonly runs: AsyncGenerator<PageRun> }> {
-    const frames = this.#newPages();
+    const frames = this.#gathering.newPages();
     const { files, pageSize, sums } = this;
     const { signal, onProgress } = this.#options;
-    this.#pending = undefined;
-    this.#pages.clear();
+    this.#gathering.clear();
     const sink = this.#sink();
     const request = { files, pageSize, frames, sink, sums, signal, onProgress };
     const image = await beginStreamedImage(request, this.#follower).catch((error: unknown) => {
@@ -227,28 +208,8 @@ export class Capture {
 
   /** What was gathered, as a batch; the sums describe the state after it from now on. Undefined if there is nothing. */
   take(): Batch | undefined {
-    const pending = this.#pending;
-    if (pending === undefined) return undefined;
-    const pages = this.#pages;
-    this.#pages = this.#spare ?? this.#newPages();
-    this.#spare = undefined;
-    this.#pending = undefined;
-    const { sums, pageSize } = this;
-    const grownFrom = sums.pageCount;
-    sums.pageCount = pending.pageCount;
-    let unchanged: number[] | undefined;
-    for (const { pgno, page } of pages.pages()) {
-      if (pending.kind === 'image' && pgno <= grownFrom && sums.matches(pgno, page, 0, pageSize)) {
-        unchanged ??= [];
-        unchanged.push(pgno);
-      } else sums.record(pgno, page, 0, pageSize);
-    }
-    for (const pgno of unchanged ?? []) pages.delete(pgno);
-    if (pages.size === 0 && pending.pageCount === grownFrom) {
-      this.recycle(pages);
-      return undefined;
-    }
-    return { ...pending, pageSize, pages, point: this.point() };
+    const taken = this.#gathering.take(this.sums);
+    return taken && { ...taken, point: this.point() };
   }
 
   /**
@@ -297,16 +258,12 @@ export class Capture {
 
   /** Gives a batch's pages back for the next one. */
   recycle(pages: PageSet): void {
-    if (this.#spare === undefined && pages.bytes <= SPARE_BYTES) {
-      pages.clear();
-      this.#spare = pages;
-    } else pages.close();
+    this.#gathering.recycle(pages);
   }
 
   close(): void {
     this.#events.close();
-    this.#pages.close();
-    this.#spare?.close();
+    this.#gathering.close();
     this.sums.close();
     this.files.close();
   }
@@ -378,31 +335,23 @@ export class Capture {
   async #image(): Promise<'current'> {
     const reason = this.#imageReason!;
     const started = performance.now();
-    this.#pending = undefined;
+    this.#gathering.beginImage();
     const { files, pageSize, sums } = this;
     const now = sourcePageSize(files);
     if (now === undefined) throw nothingThere(files.path);
-    if (now !== pageSize) {
-      throw new JetliteError(
-        'DATABASE',
-        `${files.path}: the page size changed from ${pageSize} to ${now} bytes`,
-        {
-          hint: 'A chain of LTX files has one page size: replicate this database to a new replica path.',
-        },
-      );
-    }
+    if (now !== pageSize) throw pageSizeChanged(files.path, pageSize, now);
     const { signal, onProgress } = this.#options;
     const image = await takeImage(
-      { files, pageSize, set: this.#pages, sums, signal, onProgress },
+      { files, pageSize, set: this.#gathering.pages, sums, signal, onProgress },
       this.#follower,
     );
     if (image.pageCount === 0) {
-      this.#pages.clear();
+      this.#gathering.clear();
       throw nothingThere(files.path);
     }
     this.#quietTriedAt = performance.now();
     this.#quietCost = this.#quietTriedAt - started;
-    this.#pending = { kind: 'image', pageCount: image.pageCount, commits: 1, timestampMs: Date.now() };
+    this.#gathering.endImage(image.pageCount);
     this.#imageTaken(image.quiet, image.pageCount, reason);
     return 'current';
   }
@@ -417,19 +366,11 @@ export class Capture {
 
   #sink(): FrameSink {
     return {
-      page: (pgno, bytes, offset) => this.#pages.set(pgno, bytes, offset),
+      page: (pgno, bytes, offset) => this.#gathering.page(pgno, bytes, offset),
       commit: (pageCount) => {
-        const pending = this.#pending;
         this.#committedAt = performance.now();
-        // A transaction that spilled pages may have ended with fewer.
-        this.#pages.truncate(pageCount);
-        this.#pending = {
-          kind: pending?.kind ?? 'commits',
-          pageCount,
-          commits: (pending?.commits ?? 0) + 1,
-          timestampMs: Date.now(),
-        };
-        return this.#pages.bytes < this.#batchBytes;
+        this.#gathering.commit(pageCount);
+        return this.#gathering.bytes < this.#batchBytes;
       },
     };
   }
@@ -443,38 +384,15 @@ export class Capture {
 
   #forget(reason: string): void {
     this.#imageReason = reason;
-    this.#pending = undefined;
-    this.#pages.clear();
+    this.#gathering.clear();
   }
 
   #emit(type: CaptureEvent['type'], level: CaptureEvent['level'], message: string): void {
     this.#options.onEvent?.({ type, level, message });
   }
 
-  #newPages(): PageSet {
-    return new PageSet(this.pageSize, {
-      memoryBytes: SET_MEMORY_BYTES,
-      spillPath: this.#scratchPath(),
-    });
-  }
-
   #scratchPath(): string {
     scratchCount++;
     return path.join(this.#options.scratchDir, `.jetlite-scratch-${process.pid}-${scratchCount}`);
   }
-}
-
-function nothingThere(database: string): JetliteError {
-  return new JetliteError('NO_DATABASE', `${database}: the file is empty, expected a SQLite database`, {
-    hint: 'Create a table in it first; an empty file has no state to keep.',
-  });
-}
-
-/** What is wrong with the files, with the name of the database before it. */
-function naming(database: string, error: unknown): unknown {
-  if (!(error instanceof FormatError)) return error;
-  return new JetliteError('FORMAT', `${database}: ${error.message}`, {
-    cause: error,
-    hint: error.hint ?? 'Name a sound SQLite database.',
-  });
 }

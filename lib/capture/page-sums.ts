@@ -4,44 +4,29 @@
  *
  * 8 bytes a page (CRC-64 of the page's content), in blocks of 8,192 pages. Blocks beyond the memory limit live in a
  * file, so a database of any size needs bounded memory. The sum 0 stands for "not known": it matches nothing.
+ *
+ * `freeze` keeps the sums of a moment for whoever reads that state later. A block is copied only when it changes.
  */
 
-import fs from 'node:fs';
-import path from 'node:path';
 import { Crc64 } from '../ltx/crc64.js';
-import { readFully } from './files.js';
+import { BLOCK_WORDS, BlockStore, type BlockStoreOptions } from './block-store.js';
 
-const BLOCK_PAGES = 8192;
-const BLOCK_BYTES = BLOCK_PAGES * 8;
+export type PageSumsOptions = BlockStoreOptions;
 
-export interface PageSumsOptions {
-  /** Memory for sums; beyond it they go to the file. */
-  readonly memoryBytes: number;
-  /** Where blocks go that do not fit into memory. It is unlinked as soon as it is open. */
-  readonly spillPath: string;
-}
+const BLOCK_PAGES = BLOCK_WORDS / 2;
+const crc = new Crc64();
 
-interface Block {
-  /** Two words a page: high, low. */
-  readonly words: Uint32Array;
-  dirty: boolean;
-}
+/** Where the words of a block are to be had: two a page, high and low. */
+type Blocks = (no: number) => Uint32Array;
 
 export class PageSums {
-  readonly #options: PageSumsOptions;
-  readonly #maxBlocks: number;
-  /** In the order of use, the longest unused first. */
-  readonly #blocks = new Map<number, Block>();
-  readonly #inFile = new Set<number>();
-  readonly #crc = new Crc64();
-  #fd: number | undefined;
+  readonly #store: BlockStore;
+  readonly #frozen = new Set<FrozenSums>();
+  readonly #read: Blocks = (no) => this.#store.read(no);
   #pageCount = 0;
-  #lastNo = -1;
-  #lastBlock: Block | undefined;
 
   constructor(options: PageSumsOptions) {
-    this.#options = options;
-    this.#maxBlocks = Math.max(2, Math.floor(options.memoryBytes / BLOCK_BYTES));
+    this.#store = new BlockStore(options);
   }
 
   /** Size in pages of the state the sums describe. Raising it adds unknown sums, lowering it forgets those above. */
@@ -56,25 +41,18 @@ export class PageSums {
 
   /** Whether page `pgno` of the described state has exactly this content. */
   matches(pgno: number, bytes: Uint8Array, offset: number, pageSize: number): boolean {
-    if (pgno > this.#pageCount) return false;
-    const { words } = this.#block(pgno);
-    const at = ((pgno - 1) % BLOCK_PAGES) * 2;
-    if (words[at] === 0 && words[at + 1] === 0) return false;
-    this.#crc.reset();
-    this.#crc.update(bytes, offset, pageSize);
-    return words[at] === this.#crc.high && words[at + 1] === this.#crc.low;
+    return pgno <= this.#pageCount && matchesSum(this.#read, pgno, bytes, offset, pageSize);
   }
 
   /** Page `pgno` has this content now. */
   record(pgno: number, bytes: Uint8Array, offset: number, pageSize: number): void {
     if (pgno > this.#pageCount) this.#pageCount = pgno;
-    const block = this.#block(pgno);
-    const at = ((pgno - 1) % BLOCK_PAGES) * 2;
-    this.#crc.reset();
-    this.#crc.update(bytes, offset, pageSize);
-    block.words[at] = this.#crc.high;
-    block.words[at + 1] = this.#crc.low;
-    block.dirty = true;
+    const words = this.#change(blockOf(pgno));
+    const at = placeOf(pgno);
+    crc.reset();
+    crc.update(bytes, offset, pageSize);
+    words[at] = crc.high;
+    words[at + 1] = crc.low;
   }
 
   /** Every sum is unknown again. */
@@ -83,15 +61,8 @@ export class PageSums {
   }
 
   /** The sums as bytes, 8 a page (high word, low word, big-endian), block by block. */
-  *serialise(): Generator<Uint8Array> {
-    for (let first = 1; first <= this.#pageCount; first += BLOCK_PAGES) {
-      const pages = Math.min(BLOCK_PAGES, this.#pageCount - first + 1);
-      const { words } = this.#block(first);
-      const bytes = new Uint8Array(pages * 8);
-      const view = new DataView(bytes.buffer);
-      for (let i = 0; i < pages * 2; i++) view.setUint32(i * 4, words[i]);
-      yield bytes;
-    }
+  serialise(): Generator<Uint8Array> {
+    return serialise(this.#read, this.#pageCount);
   }
 
   /** Takes over what `serialise` gave; `bytes` are the sums of `pages` pages from page `first` on. */
@@ -100,65 +71,116 @@ export class PageSums {
     for (let i = 0; i + 8 <= bytes.length; i += 8) {
       const pgno = first + i / 8;
       if (pgno > this.#pageCount) this.#pageCount = pgno;
-      const block = this.#block(pgno);
-      const at = ((pgno - 1) % BLOCK_PAGES) * 2;
-      block.words[at] = view.getUint32(i);
-      block.words[at + 1] = view.getUint32(i + 4);
-      block.dirty = true;
+      const words = this.#change(blockOf(pgno));
+      const at = placeOf(pgno);
+      words[at] = view.getUint32(i);
+      words[at + 1] = view.getUint32(i + 4);
     }
+  }
+
+  /** The sums as they are now, whatever becomes of these; close them before these. `options` are for the copies. */
+  freeze(options: PageSumsOptions): FrozenSums {
+    const frozen = new FrozenSums(this.#pageCount, this.#read, options, () => this.#frozen.delete(frozen));
+    this.#frozen.add(frozen);
+    return frozen;
   }
 
   close(): void {
-    if (this.#fd !== undefined) fs.closeSync(this.#fd);
-    this.#fd = undefined;
-    this.#blocks.clear();
-    this.#inFile.clear();
-    this.#lastBlock = undefined;
-    this.#lastNo = -1;
+    for (const frozen of [...this.#frozen]) frozen.close();
+    this.#store.close();
   }
 
-  #block(pgno: number): Block {
-    const no = Math.floor((pgno - 1) / BLOCK_PAGES);
-    if (no === this.#lastNo) return this.#lastBlock!;
-    let block = this.#blocks.get(no);
-    if (block === undefined) {
-      if (this.#blocks.size >= this.#maxBlocks) this.#evict();
-      block = { words: new Uint32Array(BLOCK_PAGES * 2), dirty: false };
-      if (this.#inFile.has(no)) {
-        readFully(this.#fd!, new Uint8Array(block.words.buffer), BLOCK_BYTES, no * BLOCK_BYTES);
-      }
-    } else {
-      this.#blocks.delete(no);
-    }
-    this.#blocks.set(no, block);
-    this.#lastNo = no;
-    this.#lastBlock = block;
-    return block;
-  }
-
-  #evict(): void {
-    const [no, block] = this.#blocks.entries().next().value!;
-    this.#blocks.delete(no);
-    if (!block.dirty) return;
-    if (this.#fd === undefined) {
-      fs.mkdirSync(path.dirname(this.#options.spillPath), { recursive: true, mode: 0o700 });
-      this.#fd = fs.openSync(this.#options.spillPath, 'w+', 0o600);
-      fs.unlinkSync(this.#options.spillPath);
-    }
-    fs.writeSync(this.#fd, new Uint8Array(block.words.buffer), 0, BLOCK_BYTES, no * BLOCK_BYTES);
-    this.#inFile.add(no);
+  #change(no: number): Uint32Array {
+    if (this.#frozen.size > 0) for (const frozen of this.#frozen) frozen.keep(no);
+    return this.#store.change(no);
   }
 
   #forgetAbove(count: number): void {
     const keep = Math.ceil(count / BLOCK_PAGES);
-    for (const no of [...this.#blocks.keys()]) if (no >= keep) this.#blocks.delete(no);
-    for (const no of [...this.#inFile]) if (no >= keep) this.#inFile.delete(no);
-    this.#lastNo = -1;
-    this.#lastBlock = undefined;
+    for (const frozen of this.#frozen) for (const no of this.#store.from(keep)) frozen.keep(no);
+    this.#store.forgetFrom(keep);
     const inLast = count % BLOCK_PAGES;
-    if (inLast === 0) return;
-    const last = this.#block(count);
-    last.words.fill(0, inLast * 2);
-    last.dirty = true;
+    if (inLast > 0) this.#change(blockOf(count)).fill(0, inLast * 2);
+  }
+}
+
+/** The sums of one moment. */
+export class FrozenSums {
+  /** Size in pages of the state they describe. */
+  readonly pageCount: number;
+  readonly #copies: BlockStore;
+  readonly #read: Blocks;
+  readonly #live: Blocks;
+  readonly #release: () => void;
+
+  /** Made by PageSums.freeze. */
+  constructor(pageCount: number, live: Blocks, options: PageSumsOptions, release: () => void) {
+    this.pageCount = pageCount;
+    this.#live = live;
+    this.#copies = new BlockStore(options);
+    this.#read = (no) => (this.#copies.has(no) ? this.#copies.read(no) : live(no));
+    this.#release = release;
+  }
+
+  /** Whether page `pgno` had exactly this content. */
+  matches(pgno: number, bytes: Uint8Array, offset: number, pageSize: number): boolean {
+    return pgno <= this.pageCount && matchesSum(this.#read, pgno, bytes, offset, pageSize);
+  }
+
+  /** Whether anything is known of page `pgno`; if not, no file of the chain has it. */
+  isKnown(pgno: number): boolean {
+    const words = this.#read(blockOf(pgno));
+    const at = placeOf(pgno);
+    return words[at] !== 0 || words[at + 1] !== 0;
+  }
+
+  /** As PageSums.serialise. */
+  serialise(): Generator<Uint8Array> {
+    return serialise(this.#read, this.pageCount);
+  }
+
+  /** The live sums are about to change in block `no`. */
+  keep(no: number): void {
+    if (no * BLOCK_PAGES >= this.pageCount || this.#copies.has(no)) return;
+    this.#copies.change(no).set(this.#live(no));
+  }
+
+  close(): void {
+    this.#release();
+    this.#copies.close();
+  }
+}
+
+function blockOf(pgno: number): number {
+  return Math.floor((pgno - 1) / BLOCK_PAGES);
+}
+
+function placeOf(pgno: number): number {
+  return ((pgno - 1) % BLOCK_PAGES) * 2;
+}
+
+function matchesSum(
+  read: Blocks,
+  pgno: number,
+  bytes: Uint8Array,
+  offset: number,
+  pageSize: number,
+): boolean {
+  const words = read(blockOf(pgno));
+  const at = placeOf(pgno);
+  if (words[at] === 0 && words[at + 1] === 0) return false;
+  crc.reset();
+  crc.update(bytes, offset, pageSize);
+  return words[at] === crc.high && words[at + 1] === crc.low;
+}
+
+function* serialise(read: Blocks, pageCount: number): Generator<Uint8Array> {
+  for (let first = 1; first <= pageCount; first += BLOCK_PAGES) {
+    const pages = Math.min(BLOCK_PAGES, pageCount - first + 1);
+    const words = read(blockOf(first));
+    const bytes = new Uint8Array(pages * 8);
+    const view = new DataView(bytes.buffer);
+    for (let i = 0; i < pages * 2; i++) view.setUint32(i * 4, words[i]);
+    yield bytes;
   }
 }

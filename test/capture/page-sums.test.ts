@@ -56,3 +56,26 @@ test('sums survive being serialised and loaded', async (t) => {
   sums.close();
   copy.close();
 });
+
+test('frozen sums stay those of their moment while pages change, the database shrinks and grows again', async (t) => {
+  const folder = await scratchFolder(t);
+  const sums = new PageSums({ memoryBytes: 0, spillPath: path.join(folder, 'sums') });
+  const pages = 40_000;
+  for (let pgno = 1; pgno <= pages; pgno++) sums.record(pgno, pageOf(pgno), 0, PAGE_SIZE);
+  const then = Buffer.concat([...sums.serialise()]);
+  const frozen = sums.freeze({ memoryBytes: 0, spillPath: path.join(folder, 'frozen') });
+  for (let pgno = 1; pgno <= pages; pgno += 7) sums.record(pgno, pageOf(0), 0, PAGE_SIZE);
+  sums.pageCount = 8200;
+  for (let pgno = 20_000; pgno <= pages + 9000; pgno += 3) sums.record(pgno, pageOf(1), 0, PAGE_SIZE);
+  const now = Buffer.concat([...sums.serialise()]);
+
+  assert.equal(frozen.pageCount, pages);
+  assert.ok(then.equals(Buffer.concat([...frozen.serialise()])));
+  for (const pgno of [1, 8, 8199, 8200, 8201, 20_000, pages]) {
+    assert.ok(frozen.matches(pgno, pageOf(pgno), 0, PAGE_SIZE), `page ${pgno}`);
+    assert.ok(!frozen.matches(pgno, pageOf(pgno + 1), 0, PAGE_SIZE));
+  }
+  frozen.close();
+  assert.ok(now.equals(Buffer.concat([...sums.serialise()])));
+  sums.close();
+});
