@@ -66,6 +66,14 @@ export class ConflictError extends JetliteError {
   }
 }
 
+/** The lease under which something was to be written or removed is somebody else's by now, or nobody's. */
+export class LeaseLostError extends ConflictError {
+  constructor(message: string, details: ErrorDetails = {}) {
+    super(message, details);
+    this.name = 'LeaseLostError';
+  }
+}
+
 /** Throws JetliteError ABORTED if the signal has fired. `what` was being done: "the restore". */
 export function throwIfAborted(signal: AbortSignal | undefined, what: string): void {
   if (signal?.aborted) throw new JetliteError('ABORTED', `${what} was interrupted`, { cause: signal.reason });

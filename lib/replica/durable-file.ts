@@ -70,7 +70,12 @@ export async function linkExclusively(temporary: string, path: string): Promise<
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
   }
-  return (await sameBytes(temporary, path)) ? 'same' : 'taken';
+  try {
+    return (await sameBytes(temporary, path)) ? 'same' : 'taken';
+  } catch (error) {
+    if (isMissing(error)) return 'taken'; // It was, and is gone since.
+    throw error;
+  }
 }
 
 async function sameBytes(a: string, b: string): Promise<boolean> {

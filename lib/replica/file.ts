@@ -7,15 +7,17 @@
  * 2. At level 0 the name is given by an exclusive hard link, which fails if the name is taken. A listing follows: a
  *    higher TXID there was put by another writer, so ours is taken back.
  * 3. A file's modification time is the time of its LTX header, to the millisecond: that is what Litestream reads.
- * 4. The folder comes into being with the first write, so that a mistyped path given to a reader creates nothing.
+ * 4. Of those who replace the same version of a companion one wins: a marker, whose name is made from that version, is
+ *    linked exclusively first. A marker whose writer died is passed over once the file system's clock has gone on.
+ * 5. The folder comes into being with the first write, so that a mistyped path given to a reader creates nothing.
  */
 
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import type { BigIntStats } from 'node:fs';
-import { type FileHandle, open, readFile, rename, stat, unlink } from 'node:fs/promises';
+import { type FileHandle, open, rename, stat, unlink } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { ConflictError, FormatError, JetliteError } from '../errors.js';
+import { ConflictError, FormatError, JetliteError, LeaseLostError } from '../errors.js';
 import { formatTxid, parseLtxFileName } from '../ltx/header.js';
 import {
   linkExclusively,
@@ -37,10 +39,19 @@ import {
   parseLevel,
   parseLtxPath,
 } from './names.js';
-import type { ByteSource, LtxFileInfo, LtxFileTarget, ReadRange, Replica } from './replica.js';
+import {
+  type ByteSource,
+  type Extra,
+  LEASE_NAME,
+  type LtxFileInfo,
+  type LtxFileTarget,
+  type ReadRange,
+  type Replica,
+} from './replica.js';
 
 const READ_SIZE = 1024 * 1024;
 const STATS_AT_ONCE = 64;
+const STALE_MARKER_MS = 10_000n;
 const ONE_WRITER = 'Only one program may write a replica: stop one of them, or give each its own folder.';
 
 /**
@@ -119,6 +130,7 @@ class FileReplica implements Replica {
       path,
       (temporary) => writeSynced(temporary, content(), signal, target.timestampMs),
       async (temporary) => {
+        if (target.lease !== undefined) await this.#expectLease(target.lease);
         if (target.level !== 0) {
           if (target.replaces !== undefined) await expectVersion(path, target.replaces);
           await rename(temporary, path);
@@ -133,12 +145,13 @@ class FileReplica implements Replica {
     return infoOf(target, await stat(path, { bigint: true }));
   }
 
-  async remove(files: readonly LtxFileInfo[]): Promise<void> {
+  async remove(files: readonly LtxFileInfo[], lease?: string): Promise<void> {
     const folders = new Set<string>();
     for (const file of files) {
       const path = this.#path(file);
       try {
         if ((await foundVersion(path)) === undefined) continue;
+        if (lease !== undefined) await this.#expectLease(lease);
         if (file.version !== undefined) await expectVersion(path, file.version);
         await unlinkIfThere(path);
         folders.add(dirname(path));
@@ -156,36 +169,104 @@ class FileReplica implements Replica {
     );
   }
 
-  async readExtra(name: string): Promise<Uint8Array | undefined> {
-    const path = join(this.#root, extraPath(name));
+  async readExtra(name: string): Promise<Extra | undefined> {
+    const path = this.#extra(name);
     try {
-      return await readFile(path);
+      const handle = await open(path, 'r');
+      try {
+        const found = await handle.stat({ bigint: true });
+        return {
+          bytes: await handle.readFile(),
+          version: versionOf(found),
+          writtenMs: Number(found.mtimeMs),
+        };
+      } finally {
+        await handle.close();
+      }
     } catch (error) {
       if (isMissing(error)) return undefined;
       throw folderError(error, 'read', path);
     }
   }
 
-  async writeExtra(name: string, bytes: Uint8Array): Promise<void> {
-    const path = join(this.#root, extraPath(name));
+  async writeExtra(name: string, bytes: Uint8Array, replaces?: string): Promise<string> {
+    const path = this.#extra(name);
+    let version = '';
     await this.#put(
       path,
       (temporary) => writeSynced(temporary, [bytes]),
-      (temporary) => rename(temporary, path),
+      async (temporary) => {
+        version = versionOf(await stat(temporary, { bigint: true }));
+        if (replaces === undefined) {
+          await rename(temporary, path);
+        } else if (replaces === 'nothing') {
+          const given = await linkExclusively(temporary, path);
+          if (given === 'taken') throw conflict(path, 'where nothing was expected');
+          if (given === 'same') version = versionOf(await stat(path, { bigint: true }));
+          await unlink(temporary);
+        } else {
+          await this.#replaceExtra(temporary, path, replaces);
+        }
+      },
     );
+    return version;
   }
 
-  async removeExtra(name: string): Promise<void> {
-    const path = join(this.#root, extraPath(name));
+  async removeExtra(name: string, version?: string): Promise<void> {
+    const path = this.#extra(name);
     try {
-      await unlink(path);
+      if ((await foundVersion(path)) === undefined) return;
+      if (version !== undefined) await expectVersion(path, version);
+      await unlinkIfThere(path);
       await syncFolder(dirname(path));
     } catch (error) {
-      if (!isMissing(error)) throw folderError(error, 'remove', path);
+      throw folderError(error, 'remove', path);
     }
   }
 
+  async clock(): Promise<number> {
+    const path = this.#extra('clock');
+    let now = 0;
+    await this.#put(
+      path,
+      (temporary) => writeSynced(temporary, []),
+      async (temporary) => {
+        now = Number((await stat(temporary, { bigint: true })).mtimeMs);
+        await unlink(temporary);
+      },
+    );
+    return now;
+  }
+
   async close(): Promise<void> {}
+
+  async #expectLease(version: string): Promise<void> {
+    const path = this.#extra(LEASE_NAME);
+    if ((await foundVersion(path)) === version) return;
+    throw new LeaseLostError(`${path} is held by another program by now`);
+  }
+
+  /** Invariant 4. */
+  async #replaceExtra(temporary: string, path: string, version: string): Promise<void> {
+    const mark = createHash('sha256').update(version).digest('hex').slice(0, 16);
+    const marker = join(dirname(path), `.${basename(path)}.${mark}.tmp`);
+    if ((await linkExclusively(temporary, marker)) !== 'linked') {
+      const now = (await stat(temporary, { bigint: true })).ctimeMs;
+      const marked = await stat(marker, { bigint: true }).catch(() => undefined);
+      if (marked !== undefined && now - marked.ctimeMs > STALE_MARKER_MS) await unlinkIfThere(marker);
+      throw conflict(path, 'or is putting it just now');
+    }
+    try {
+      await expectVersion(path, version);
+      await rename(temporary, path);
+    } finally {
+      await unlinkIfThere(marker);
+    }
+  }
+
+  #extra(name: string): string {
+    return join(this.#root, extraPath(name));
+  }
 
   #path(file: LtxName): string {
     return join(this.#root, ltxPath(file));

@@ -36,6 +36,23 @@ export interface LtxFileTarget {
    * throws a ConflictError. Left out, it replaces whatever stands under the name when the write begins.
    */
   readonly replaces?: string;
+  /**
+   * Version of the companion `lease` that must still stand when the name is given, else `write` throws a
+   * LeaseLostError. NATS checks it together with the publishing (servers before 2.11: just before); a folder just before.
+   */
+  readonly lease?: string;
+}
+
+/** Name of the companion that says who may merge and remove files. */
+export const LEASE_NAME = 'lease';
+
+/** A small companion of the files, as it was read. */
+export interface Extra {
+  readonly bytes: Uint8Array;
+  /** Names exactly this version. Opaque. */
+  readonly version: string;
+  /** When it was written, ms since the epoch, by the home's own clock: compare it with `Replica.clock`. */
+  readonly writtenMs: number;
 }
 
 /** Bytes to write, in order. A function, so that a failed put can start again from the first byte. */
@@ -66,17 +83,28 @@ export interface Replica {
 
   /**
    * Removes exactly these versions; a file that is gone already is no error. One that another writer replaced since
-   * it was listed stays, and a ConflictError says so.
+   * it was listed stays, and a ConflictError says so. `lease` is as in LtxFileTarget, looked at just before each removal:
+   * LeaseLostError, and no further file is removed.
    */
-  remove(files: readonly LtxFileInfo[]): Promise<void>;
+  remove(files: readonly LtxFileInfo[], lease?: string): Promise<void>;
 
   /** New and changed files from now on, as the home learns of them. Ends when the signal fires. */
   watch(signal: AbortSignal): AsyncIterable<LtxFileInfo>;
 
   /** A small companion (page sums, lease) under `jetlite/`, invisible to other programs. Undefined if absent. */
-  readExtra(name: string): Promise<Uint8Array | undefined>;
-  writeExtra(name: string, bytes: Uint8Array): Promise<void>;
-  removeExtra(name: string): Promise<void>;
+  readExtra(name: string): Promise<Extra | undefined>;
+
+  /**
+   * Writes a companion; resolves with its version when it is durable. `replaces` is the version that must stand there,
+   * or `'nothing'`: of writers of different bytes that name the same one wins, the others get a ConflictError. Left out, whatever stands there is replaced.
+   */
+  writeExtra(name: string, bytes: Uint8Array, replaces?: string): Promise<string>;
+
+  /** Removes a companion, or only this version of it (ConflictError if another stands there). Gone already is no error. */
+  removeExtra(name: string, version?: string): Promise<void>;
+
+  /** The present by the home's own clock, ms since the epoch. It may differ from ours, and by a little from itself. */
+  clock(): Promise<number>;
 
   /** Lets go of connections and handles. Nothing may be called afterwards. */
   close(): Promise<void>;

@@ -152,19 +152,6 @@ test('a file cut short while it is read is damage, named', async (t) => {
   });
 });
 
-test('companions are written whole, read back and removed, and are not in the listing', async (t) => {
-  const replica = await openFileReplica(await temporaryFolder(t));
-  assert.equal(await replica.readExtra('sums'), undefined);
-  await replica.writeExtra('sums', Buffer.from('one'));
-  await replica.writeExtra('sums', Buffer.from('two'));
-  assert.equal(Buffer.from((await replica.readExtra('sums'))!).toString(), 'two');
-  assert.deepEqual(await replica.list(), []);
-  await replica.removeExtra('sums');
-  await replica.removeExtra('sums');
-  assert.equal(await replica.readExtra('sums'), undefined);
-  await assert.rejects(replica.writeExtra('../escape', Buffer.from('')), { code: 'USAGE' });
-});
-
 test('a watch shows what comes after it was asked for, also in a folder that does not exist yet', async (t) => {
   const replica = await openFileReplica(join(await temporaryFolder(t), 'later'));
   const stop = new AbortController();

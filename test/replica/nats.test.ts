@@ -141,22 +141,6 @@ test('a watch is woken by the server for what others put, and lists what it miss
   assert.equal((await end).done, true);
 });
 
-test('companions are written, replaced, read back and removed, and are not in the listing', async (t) => {
-  const server = await startNatsServer(t);
-  if (server === undefined) return;
-  await makeBucket(server);
-  const replica = await openBucketReplica(t, server, 'backups/p');
-  assert.equal(await replica.readExtra('sums'), undefined);
-  await replica.writeExtra('sums', Buffer.from('one'));
-  await replica.writeExtra('sums', randomBytes(CHUNK * 2));
-  await replica.writeExtra('sums', Buffer.from('two'));
-  assert.equal(Buffer.from((await replica.readExtra('sums'))!).toString(), 'two');
-  assert.deepEqual(await replica.list(), []);
-  await replica.removeExtra('sums');
-  await replica.removeExtra('sums');
-  assert.equal(await replica.readExtra('sums'), undefined);
-});
-
 test('a source that fails half-way, or a signal, leaves nothing in the bucket', async (t) => {
   const server = await startNatsServer(t);
   if (server === undefined) return;

@@ -138,7 +138,8 @@ export async function createBucket(
     storage: settings.storage === 'memory' ? StorageType.Memory : StorageType.File,
     max_bytes: settings.maxBytes ?? -1,
     max_age: (settings.ttlMs ?? 0) * NANOS_PER_MS,
-    compression: settings.compression ? StoreCompression.S2 : StoreCompression.None,
+    // Servers before 2.10 know no compression, and their clients refuse to mention it.
+    ...(settings.compression ? { compression: StoreCompression.S2 } : {}),
     ...(settings.description === undefined ? {} : { description: settings.description }),
   };
   try {
@@ -174,6 +175,17 @@ export async function deleteBucket(link: NatsLink, name: string): Promise<void> 
     await manager.streams.delete(streamName(name));
   } catch (error) {
     throw requestError(error, 'delete the bucket', name, link.url);
+  }
+}
+
+/** The present by the server's clock, ms since the epoch; undefined where it does not say (before 2.10). */
+export async function serverClock({ link, manager, stream, name }: Bucket): Promise<number | undefined> {
+  try {
+    const { ts } = (await link.ask(() => manager.streams.info(stream))) as StreamInfo & { ts?: string };
+    const now = Date.parse(`${ts}`);
+    return Number.isNaN(now) ? undefined : now;
+  } catch (error) {
+    throw requestError(error, 'ask for the time', name, link.url);
   }
 }
 

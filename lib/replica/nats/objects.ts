@@ -179,7 +179,9 @@ export async function deleteObject(
   const nothing = { size: 0, chunks: 0, chunkSize: undefined, digest: '', headers: {}, deleted: true };
   const marker = encodeMeta(bucket, { name, nuid, ...nothing });
   try {
-    await bucket.link.ask(() => publishMeta(bucket, name, marker, object.sequence, bucket.link.timeoutMs));
+    await bucket.link.ask(() =>
+      publishMeta(bucket, name, marker, { sequence: object.sequence }, bucket.link.timeoutMs),
+    );
   } catch (error) {
     if (apiCode(error) !== Api.WRONG_LAST_SEQUENCE && apiCode(error) !== Api.WRONG_LAST_SEQUENCE_UNKNOWN) {
       throw requestError(error, `remove ${name}`, bucket.name, bucket.link.url);
@@ -192,21 +194,31 @@ export async function deleteObject(
   return true;
 }
 
+/** What the server is to check before it takes a meta: that the last meta of an object has this sequence (0: none). */
+export interface Guard {
+  readonly sequence: number;
+  /** The object; left out, it is the one whose meta is published. Servers before 2.11 know no other, and refuse. */
+  readonly name?: string;
+}
+
 /**
- * Publishes a meta on the condition that the last one of the name has the sequence `expected` (0: none), and, where
- * given, that the last message of the whole stream had the id `lastMessageId`. Resolves with its sequence.
+ * Publishes a meta on the condition of `guard` and, where given, that the last message of the whole stream had the id
+ * `lastMessageId`. Resolves with its sequence.
  */
 export async function publishMeta(
   bucket: Bucket,
   name: string,
   json: Uint8Array,
-  expected: number,
+  guard: Guard,
   timeout: number,
   lastMessageId?: string,
 ): Promise<number> {
   const head = headers();
   head.set('Nats-Rollup', 'sub');
-  head.set('Nats-Expected-Last-Subject-Sequence', `${expected}`);
+  head.set('Nats-Expected-Last-Subject-Sequence', `${guard.sequence}`);
+  if (guard.name !== undefined) {
+    head.set('Nats-Expected-Last-Subject-Sequence-Subject', metaSubject(bucket, guard.name));
+  }
   if (lastMessageId !== undefined) head.set('Nats-Expected-Last-Msg-Id', lastMessageId);
   const { seq } = await bucket.jetstream.publish(metaSubject(bucket, name), json, { headers: head, timeout });
   return seq;

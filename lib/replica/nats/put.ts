@@ -10,12 +10,15 @@
  * 3. The meta names the sequence of the meta it replaces; 0 creates. An answer that never came is settled by reading
  *    the last meta: ours (by its nuid) is success. A nuid whose meta may still be under way is not purged before
  *    another meta of the name stands, which the server then prefers for good.
- * 4. What fails for good purges its chunks. Success means that the server has acknowledged every chunk and the meta.
+ * 4. Under a lease the server checks the lease's sequence instead, for it can check only one; the name's is looked at
+ *    just before. A server too old to check another subject refuses; then it is the other way round. Since a late meta
+ *    is not kept away by the name's sequence then, one with an unknown end is never followed by another nuid.
+ * 5. What fails for good purges its chunks. Success means that the server has acknowledged every chunk and the meta.
  */
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { nuid as nuids } from 'nats';
-import { ConflictError } from '../../errors.js';
+import { ConflictError, JetliteError, LeaseLostError } from '../../errors.js';
 import type { ByteSource } from '../replica.js';
 import type { Bucket } from './bucket.js';
 import { chunkId, NuidSpoilt, publishChunk, type SentChunks, sendChunks, throwIfAborted } from './chunks.js';
@@ -24,6 +27,7 @@ import { Api, apiCode, isFinal, isPassing, requestError } from './errors.js';
 import {
   chunkCount,
   encodeMeta,
+  type Guard,
   lastMeta,
   publishMeta,
   purgeChunks,
@@ -37,6 +41,8 @@ export interface PutTarget {
   readonly headers: Readonly<Record<string, readonly string[]>>;
   /** The version to replace, a deleted mark too; undefined if the name must never have existed. */
   readonly replaces: Pick<StoredObject, 'sequence' | 'nuid'> | undefined;
+  /** The object, and its version, that must still stand when this one gets its name. */
+  readonly lease?: { readonly name: string; readonly sequence: number } | undefined;
 }
 
 const RETRY_MS = 25;
@@ -68,6 +74,8 @@ class Put {
   readonly #undecided = new Set<string>();
   /** Sequence of the meta that ours is to replace; 0 for none. */
   #expected: number;
+  /** True once the server has shown that it cannot check the lease. */
+  #leaseUnchecked = false;
   #lastProgress = Date.now();
   #unanswered = 0;
 
@@ -94,7 +102,7 @@ class Put {
       await this.#purge([...this.#tried]);
       return stored;
     } catch (error) {
-      const settled = error instanceof ConflictError;
+      const settled = error instanceof ConflictError && this.#target.lease === undefined;
       await this.#purge([...this.#tried].filter((nuid) => settled || !this.#undecided.has(nuid)));
       throw requestError(error, `put ${this.#target.name}`, this.#bucket.name, this.#bucket.link.url);
     }
@@ -118,6 +126,7 @@ class Put {
         if (last !== undefined && (await this.#isOurs(last))) return last;
       }
       if (!this.#undecided.has(nuid)) await this.#purge([nuid]);
+      else if (this.#target.lease !== undefined) throw this.#undecidedError();
       await delay(RETRY_MS);
     }
   }
@@ -140,9 +149,11 @@ class Put {
     throwIfAborted(this.#signal);
     const object = this.#objectOf(nuid, sent);
     const json = encodeMeta(this.#bucket, object);
+    const standing = await this.#lookBefore(object);
+    if (standing !== undefined) return standing;
     const answer =
       sent.only === undefined
-        ? await this.#answerOf(publishMeta(this.#bucket, object.name, json, this.#expected, this.#quickMs))
+        ? await this.#answerOf(publishMeta(this.#bucket, object.name, json, this.#guard, this.#quickMs))
         : await this.#publishPair(object, sent.only, json);
     return this.#settleMeta(object, json, answer);
   }
@@ -158,7 +169,7 @@ class Put {
     const { nuid, name } = object;
     const [chunkAnswer, metaAnswer] = await Promise.all([
       this.#answerOf(publishChunk(this.#bucket, nuid, 0, chunk, this.#quickMs)),
-      this.#answerOf(publishMeta(this.#bucket, name, json, this.#expected, this.#quickMs, chunkId(nuid, 0))),
+      this.#answerOf(publishMeta(this.#bucket, name, json, this.#guard, this.#quickMs, chunkId(nuid, 0))),
     ]);
     // The meta stands only if the chunk does, whatever became of the chunk's own answer.
     if (metaAnswer.ok || chunkAnswer.ok) return metaAnswer;
@@ -185,6 +196,7 @@ class Put {
         if ((await this.#isOurs(last)) || sameBytes(last, object)) return last;
         if (last.sequence !== this.#expected) throw this.#conflict(last);
       }
+      if (this.#target.lease !== undefined) await this.#settleLease(error);
       if (this.#isOutOfPatience()) throw error;
       await this.#expectBucket();
       // A server that came back may have lost what it had acknowledged.
@@ -192,10 +204,48 @@ class Put {
         throw new NuidSpoilt('chunks are missing', { cause: error });
       }
       await delay(apiCode(error) === Api.TOO_MANY_REQUESTS ? this.#pace.refused() : RETRY_MS);
-      answer = await this.#answerOf(
-        publishMeta(this.#bucket, object.name, json, this.#expected, this.#quickMs),
-      );
+      answer = await this.#answerOf(publishMeta(this.#bucket, object.name, json, this.#guard, this.#quickMs));
     }
+  }
+
+  get #guard(): Guard {
+    const { lease } = this.#target;
+    return lease === undefined || this.#leaseUnchecked ? { sequence: this.#expected } : lease;
+  }
+
+  /** Under a lease, lease and name are looked at, of which the server checks one. The answer is our bytes, if they stand. */
+  async #lookBefore(object: StoredObject): Promise<StoredObject | undefined> {
+    if (this.#target.lease === undefined) return undefined;
+    await this.#expectLease();
+    const last = await lastMeta(this.#bucket, object.name);
+    if (last !== undefined && last.sequence !== this.#expected) {
+      if (sameBytes(last, object)) return last;
+      throw this.#conflict(last);
+    }
+    this.#expected = last?.sequence ?? 0;
+    return undefined;
+  }
+
+  /** Why a meta under a lease was not taken: the lease is lost, or the server compared it with the wrong subject. */
+  async #settleLease(error: unknown): Promise<void> {
+    await this.#expectLease();
+    if (apiCode(error) === Api.WRONG_LAST_SEQUENCE) this.#leaseUnchecked = true;
+  }
+
+  async #expectLease(): Promise<void> {
+    const { lease } = this.#target;
+    if (lease === undefined) return;
+    const last = await lastMeta(this.#bucket, lease.name);
+    if (last !== undefined && !last.deleted && last.sequence === lease.sequence) return;
+    throw leaseLost(this.#bucket, lease.name, last);
+  }
+
+  #undecidedError(): JetliteError {
+    return new JetliteError(
+      'REPLICA',
+      `it is not known whether ${this.#target.name} was put in bucket ${this.#bucket.name}: no answer came`,
+      { hint: 'It is looked at again, and put again if need be, with the next merge.' },
+    );
   }
 
   /** A leader that died does not answer, a slow one needs time: little at first, then more and more. */
@@ -272,6 +322,15 @@ class Put {
       // The put's own end is what matters to its caller.
     }
   }
+}
+
+/** The error for a lease of which `last` is the last meta. */
+export function leaseLost(bucket: Bucket, name: string, last: StoredObject | undefined): LeaseLostError {
+  const who =
+    last === undefined || last.deleted
+      ? 'was given back or removed'
+      : `was taken by ${last.headers[WRITER_HEADER]?.[0] ?? 'another program'} at ${new Date(last.storedMs).toISOString()}`;
+  return new LeaseLostError(`${name} in bucket ${bucket.name} ${who}`);
 }
 
 type Answer =

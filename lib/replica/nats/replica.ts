@@ -7,24 +7,42 @@
  * 3. A level-0 file of another writer above ours is a conflict before anything is put.
  */
 
+import { createHash } from 'node:crypto';
 import { hostname } from 'node:os';
 import { ConflictError, JetliteError } from '../../errors.js';
 import { compareFiles, extraPath, type LtxName, ltxPath } from '../names.js';
-import type { ByteSource, LtxFileInfo, LtxFileTarget, ReadRange, Replica } from '../replica.js';
+import {
+  type ByteSource,
+  type Extra,
+  LEASE_NAME,
+  type LtxFileInfo,
+  type LtxFileTarget,
+  type ReadRange,
+  type Replica,
+} from '../replica.js';
 import type { NatsAddress } from './address.js';
 import type { Bucket } from './bucket.js';
-import { expectSafe, openBucket } from './bucket.js';
+import { expectSafe, openBucket, serverClock } from './bucket.js';
 import { connectNats, type NatsLink, type NatsOptions } from './connect.js';
 import type { Environment } from './credentials.js';
 import { readObject } from './get.js';
-import { type ListedFile, Listing, listedFile, parseVersion, TIMESTAMP_HEADER } from './listing.js';
-import { deleteObject, lastMeta, type StoredObject, WRITER_HEADER } from './objects.js';
+import {
+  type ListedFile,
+  Listing,
+  listedFile,
+  parseVersion,
+  TIMESTAMP_HEADER,
+  versionOf,
+} from './listing.js';
+import { deleteObject, formatDigest, lastMeta, type StoredObject, WRITER_HEADER } from './objects.js';
 import { Pace } from './pace.js';
-import { putObject } from './put.js';
+import { leaseLost, putObject } from './put.js';
 
 const REMOVALS_AT_ONCE = 8;
 /** Level-0 puts of ours that are remembered to tell them from another writer's. */
 const REMEMBERED_PUTS = 4096;
+/** Companion that is written to see the clock of a server that does not tell it. */
+const CLOCK_NAME = 'clock';
 
 export interface NatsReplicaOptions {
   /** How to connect: credentials, TLS, timeouts. What is given here goes before what a URL says. */
@@ -93,14 +111,16 @@ class NatsReplica implements Replica {
         [WRITER_HEADER]: [this.#writer],
       },
       replaces: target.level === 0 ? undefined : await this.#replaced(name, target.replaces),
+      lease: target.lease === undefined ? undefined : this.#lease(target.lease),
     };
     const stored = await putObject(this.#bucket, this.#pace, put, content, signal);
     this.#remember(stored);
     return infoOf(listedFile(this.#prefix, stored) as ListedFile);
   }
 
-  async remove(files: readonly LtxFileInfo[]): Promise<void> {
+  async remove(files: readonly LtxFileInfo[], lease?: string): Promise<void> {
     for (let i = 0; i < files.length; i += REMOVALS_AT_ONCE) {
+      if (lease !== undefined) await this.#expectLease(lease);
       await Promise.all(files.slice(i, i + REMOVALS_AT_ONCE).map((file) => this.#remove(file)));
     }
   }
@@ -109,24 +129,53 @@ class NatsReplica implements Replica {
     return watchListing(this.#listing, signal);
   }
 
-  async readExtra(name: string): Promise<Uint8Array | undefined> {
-    const object = await lastMeta(this.#bucket, this.#name(extraPath(name)));
-    if (object === undefined || object.deleted) return undefined;
-    const parts: Uint8Array[] = [];
-    for await (const bytes of readObject(this.#bucket, object)) parts.push(bytes);
-    return Buffer.concat(parts);
+  async readExtra(name: string): Promise<Extra | undefined> {
+    for (;;) {
+      const object = await lastMeta(this.#bucket, this.#name(extraPath(name)));
+      if (object === undefined || object.deleted) return undefined;
+      try {
+        const parts: Uint8Array[] = [];
+        for await (const bytes of readObject(this.#bucket, object)) parts.push(bytes);
+        return { bytes: Buffer.concat(parts), version: versionOf(object), writtenMs: object.storedMs };
+      } catch (error) {
+        // Replaced or removed while it was read: the next look shows which.
+        const last = await lastMeta(this.#bucket, object.name);
+        if (last === undefined || last.sequence === object.sequence) throw error;
+      }
+    }
   }
 
-  async writeExtra(name: string, bytes: Uint8Array): Promise<void> {
+  async writeExtra(name: string, bytes: Uint8Array, replaces?: string): Promise<string> {
     const target = this.#name(extraPath(name));
-    const replaces = await lastMeta(this.#bucket, target);
-    const headers = { [WRITER_HEADER]: [this.#writer] };
-    await putObject(this.#bucket, this.#pace, { name: target, headers, replaces }, () => [bytes]);
+    const last = await lastMeta(this.#bucket, target);
+    const stands = last === undefined || last.deleted ? undefined : last;
+    if (replaces === 'nothing' && stands !== undefined && !isContent(stands, bytes)) {
+      throw new ConflictError(`${target} in bucket ${this.#bucket.name} is there already`);
+    }
+    const put = {
+      name: target,
+      headers: { [WRITER_HEADER]: [this.#writer] },
+      // A removed one leaves a mark, which is what creating it again replaces.
+      replaces: replaces === undefined || replaces === 'nothing' ? last : this.#parsed(replaces),
+    };
+    return versionOf(await putObject(this.#bucket, this.#pace, put, () => [bytes]));
   }
 
-  async removeExtra(name: string): Promise<void> {
-    const object = await lastMeta(this.#bucket, this.#name(extraPath(name)));
-    if (object !== undefined && !object.deleted) await deleteObject(this.#bucket, object);
+  async removeExtra(name: string, version?: string): Promise<void> {
+    const target = this.#name(extraPath(name));
+    const last = await lastMeta(this.#bucket, target);
+    if (last === undefined || last.deleted) return;
+    const object = version === undefined ? last : { name: target, ...this.#parsed(version) };
+    if (await deleteObject(this.#bucket, object)) return;
+    throw new ConflictError(`${target} in bucket ${this.#bucket.name} was replaced by another writer`);
+  }
+
+  async clock(): Promise<number> {
+    const now = await serverClock(this.#bucket);
+    if (now !== undefined) return now;
+    await this.writeExtra(CLOCK_NAME, Buffer.from(this.#writer));
+    const written = await lastMeta(this.#bucket, this.#name(extraPath(CLOCK_NAME)));
+    return written?.storedMs ?? Date.now();
   }
 
   async close(): Promise<void> {
@@ -160,11 +209,24 @@ class NatsReplica implements Replica {
     name: string,
     version: string | undefined,
   ): Promise<Pick<StoredObject, 'sequence' | 'nuid'> | undefined> {
-    if (version === undefined) return lastMeta(this.#bucket, name);
+    return version === undefined ? lastMeta(this.#bucket, name) : this.#parsed(version);
+  }
+
+  #parsed(version: string): Pick<StoredObject, 'sequence' | 'nuid'> {
     const parsed = parseVersion(version);
     if (parsed === undefined)
       throw new JetliteError('USAGE', `${version} is no version of a file in a bucket`);
     return parsed;
+  }
+
+  #lease(version: string): { name: string; sequence: number } {
+    return { name: this.#name(extraPath(LEASE_NAME)), sequence: this.#parsed(version).sequence };
+  }
+
+  async #expectLease(version: string): Promise<void> {
+    const { name, sequence } = this.#lease(version);
+    const last = await lastMeta(this.#bucket, name);
+    if (last?.deleted !== false || last.sequence !== sequence) throw leaseLost(this.#bucket, name, last);
   }
 
   async #remove(file: LtxFileInfo): Promise<void> {
@@ -198,6 +260,10 @@ class NatsReplica implements Replica {
       { hint: 'Only one program may write a replica: stop one of them, or give each its own prefix.' },
     );
   }
+}
+
+function isContent(object: StoredObject, bytes: Uint8Array): boolean {
+  return object.digest === formatDigest(createHash('sha256').update(bytes).digest());
 }
 
 function infoOf(file: ListedFile): LtxFileInfo {
