@@ -98,16 +98,24 @@ export async function withReplica<T>(
   context: Context,
   work: (replica: Replica) => Promise<T>,
 ): Promise<T> {
-  const { openReplica } = await import('../lib/replica/open.js');
-  const replica = await openReplica(source.address, {
-    nats: source.nats,
-    onWarning: (message) => context.log.write('warn', message),
-  });
+  const replica = await openSource(source, context);
   try {
     return await work(replica);
   } finally {
     await replica.close();
   }
+}
+
+/** Opens a replica; the caller closes it. */
+export async function openSource(
+  source: Pick<Source, 'address' | 'nats'>,
+  context: Context,
+): Promise<Replica> {
+  const { openReplica } = await import('../lib/replica/open.js');
+  return openReplica(source.address, {
+    nats: source.nats,
+    onWarning: (message) => context.log.write('warn', message),
+  });
 }
 
 async function isFolder(path: string): Promise<boolean> {

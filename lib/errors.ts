@@ -33,17 +33,25 @@ export interface ErrorDetails {
   /** What the user can do about it, one sentence. */
   readonly hint?: string;
   readonly cause?: unknown;
+  /** See JetliteError. */
+  readonly away?: boolean;
 }
 
 export class JetliteError extends Error {
   readonly code: ErrorCode;
   readonly hint: string | undefined;
+  /**
+   * True where nobody answered (server down, network gone): the same may succeed later without anybody changing
+   * anything but that. False where something was refused: a password, a permission, a bucket that is not there.
+   */
+  readonly away: boolean;
 
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
     this.name = 'JetliteError';
     this.code = code;
     this.hint = details.hint;
+    this.away = details.away === true;
   }
 }
 

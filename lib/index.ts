@@ -1,6 +1,7 @@
 /** The public API of Jetlite. Importing it starts nothing. */
 
 export { ConflictError, type ErrorCode, FormatError, JetliteError } from './errors.js';
+export { type AwaitReplicaOptions, awaitReplica } from './jobs/await-replica.js';
 export { type BackupOptions, type BackupProgress, type BackupResult, backup } from './jobs/backup.js';
 export { planRestore, type RestorePlan, type RestoreWish } from './jobs/plan.js';
 export type { OnProgress } from './jobs/rebuild.js';

@@ -1,13 +1,14 @@
 import { JetliteError } from '../../lib/errors.js';
-import type { ReplicateResult } from '../../lib/jobs/replicate.js';
+import type { ReplicateEvent, ReplicateResult } from '../../lib/jobs/replicate.js';
 import { formatTxid } from '../../lib/ltx/header.js';
 import { parseReplicaUrl } from '../../lib/replica/open.js';
+import type { Replica } from '../../lib/replica/replica.js';
 import { type Context, defineCommand, EXIT_DONE, EXIT_FAILED } from '../command.js';
 import type { DatabaseConfig } from '../config.js';
 import { describeFailure } from '../failure.js';
 import { formatBytes, formatMoment } from '../format.js';
 import { configOptions } from '../options.js';
-import { type ConfigArgs, requireConfig, showAddress, withReplica } from '../source.js';
+import { type ConfigArgs, openSource, requireConfig, showAddress } from '../source.js';
 import { startSubprogram } from '../subprogram.js';
 
 interface ReplicateArgs extends ConfigArgs {
@@ -50,10 +51,10 @@ export const replicateCommand = defineCommand({
         hint: 'Leave one out.',
       });
     }
+    if (exec === undefined) return replicateAll(databases, args, context, context.signal);
+    // Before the program starts: it would make a database of its own.
     for (const task of databases) await restoreIfMissing(task, args, context);
-    return exec === undefined
-      ? replicateAll(databases, args, context, context.signal)
-      : replicateBeside(exec, databases, args, context);
+    return replicateBeside(exec, databases, args, context);
   },
 });
 
@@ -94,8 +95,10 @@ async function readTasks(
 
 async function restoreIfMissing(task: Task, args: ReplicateArgs, context: Context): Promise<void> {
   if (!args.restoreIfDbNotExists && !task.restoreIfDbNotExists) return;
+  const { lookAtOutput } = await import('../../lib/jobs/output.js');
+  if ((await lookAtOutput(task.path)).exists) return;
   const { restore } = await import('../../lib/jobs/restore.js');
-  await withReplica(task.replica, context, async (replica) => {
+  await withAwaited(task, args, context, context.signal, async (replica) => {
     const result = await restore({
       replica,
       output: task.path,
@@ -110,6 +113,29 @@ async function restoreIfMissing(task: Task, args: ReplicateArgs, context: Contex
       `restored ${task.path} to TXID ${formatTxid(txid)} of ${formatMoment(timestampMs)}`,
     );
   });
+}
+
+/** Works with the replica of a task as soon as it answers. Undefined if told to stop before it did. */
+async function withAwaited<T>(
+  task: Task,
+  args: ReplicateArgs,
+  context: Context,
+  signal: AbortSignal,
+  work: (replica: Replica) => Promise<T>,
+  onEvent: (event: ReplicateEvent) => void = logged(task, context),
+): Promise<T | undefined> {
+  const { awaitReplica } = await import('../../lib/jobs/await-replica.js');
+  const open = () => openSource(task.replica, context);
+  const replica = await awaitReplica(open, { once: args.once, signal, onEvent });
+  try {
+    return replica && (await work(replica));
+  } finally {
+    await replica?.close();
+  }
+}
+
+function logged(task: Task, { log }: Context): (event: ReplicateEvent) => void {
+  return ({ level, message }) => log.write(level, message, { database: task.path });
 }
 
 /** One job a database. One that fails is reported and does not stop the others; a single one's failure is the command's. */
@@ -145,10 +171,14 @@ async function replicateOne(
   signal: AbortSignal,
   onStarted: (task: Task) => void,
 ): Promise<void> {
-  const { log } = context;
   const { syncIntervalMs } = task.replica;
   const { replicate } = await import('../../lib/jobs/replicate.js');
-  const result = await withReplica(task.replica, context, (replica) =>
+  const log = logged(task, context);
+  const onEvent = (event: ReplicateEvent): void => {
+    log(event);
+    if (event.type === 'ready' || event.type === 'missing' || event.type === 'retry') onStarted(task);
+  };
+  const work = (replica: Replica): Promise<ReplicateResult> =>
     replicate({
       database: task.path,
       replica,
@@ -156,17 +186,21 @@ async function replicateOne(
       signal,
       ...(args.stateDir !== undefined && { stateDir: args.stateDir }),
       ...(syncIntervalMs !== undefined && { syncIntervalMs }),
-      onEvent: ({ type, level, message }) => {
-        log.write(level, message, { database: task.path });
-        if (type === 'ready' || type === 'missing' || type === 'retry') onStarted(task);
-      },
-    }),
-  ).finally(() => onStarted(task));
-  log.write('info', summary(task, result), { database: task.path });
+      onEvent,
+    });
+  try {
+    if (args.exec === undefined) await restoreIfMissing(task, args, context);
+    const result = await withAwaited(task, args, context, signal, work, onEvent);
+    context.log.write('info', summary(task, result), { database: task.path });
+  } finally {
+    onStarted(task);
+  }
 }
 
-function summary(task: Task, { txid, commits, files, bytes }: ReplicateResult): string {
+function summary(task: Task, result: ReplicateResult | undefined): string {
   const where = showAddress(task.replica.address);
+  if (result === undefined) return `stopped before ${where} answered`;
+  const { txid, commits, files, bytes } = result;
   return txid === 0n
     ? `stopped; ${where} is empty`
     : `${where} is up to date at TXID ${formatTxid(txid)}: ${commits} commits in ${files} files, ${formatBytes(bytes)}`;

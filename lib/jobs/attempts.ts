@@ -3,6 +3,7 @@
  * thing under way gets one last try, and some time for it.
  */
 
+import { performance } from 'node:perf_hooks';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type ErrorCode, JetliteError } from '../errors.js';
 
@@ -10,20 +11,26 @@ import { type ErrorCode, JetliteError } from '../errors.js';
 const STOP_GRACE_MS = 8000;
 const RETRY_FIRST_MS = 250;
 const RETRY_LAST_MS = 5000;
+/** Trouble that goes on is told again this seldom, another trouble than before somewhat sooner. */
+const TELL_AGAIN_MS = 300_000;
+const TELL_OTHER_MS = 10_000;
 
 export interface AttemptsOptions {
   /** Firing it is the signal to stop. */
   readonly signal?: AbortSignal | undefined;
   /** Every try is the last one. */
   readonly once?: boolean | undefined;
-  /** A try failed, and there will be another. */
+  /** A try failed, and there will be another. Told at first, then seldom. */
   readonly onRetry: (error: JetliteError) => void;
+  /** A try succeeded after `onRetry` was told; milliseconds since the first one failed. */
+  readonly onBack?: (awayMs: number) => void;
 }
 
 export class Attempts {
   readonly #options: AttemptsOptions;
   readonly #grace = new AbortController();
   #graceTimer: NodeJS.Timeout | undefined;
+  #trouble: { readonly sinceMs: number; toldMs: number; told: string } | undefined;
   readonly #giveGrace = (): void => {
     this.#graceTimer = setTimeout(() => this.#grace.abort(), STOP_GRACE_MS);
   };
@@ -39,16 +46,18 @@ export class Attempts {
     return this.#grace.signal;
   }
 
-  /** Tries again as long as the replica is out of reach; once told to stop, one last time. */
-  async run<T>(attempt: () => Promise<T>): Promise<T> {
-    const { signal, once, onRetry } = this.#options;
+  /** Tries again after errors that may pass; once told to stop, one last time. */
+  async run<T>(attempt: () => Promise<T>, mayPass: (error: unknown) => boolean = isReplicaError): Promise<T> {
+    const { signal, once } = this.#options;
     for (let wait = RETRY_FIRST_MS; ; wait = Math.min(wait * 2, RETRY_LAST_MS)) {
       const last = signal?.aborted === true || once === true;
       try {
-        return await attempt();
+        const result = await attempt();
+        this.#back();
+        return result;
       } catch (error) {
-        if (last || !hasCode(error, 'REPLICA')) throw error;
-        onRetry(error as JetliteError);
+        if (last || !mayPass(error)) throw error;
+        this.#tell(error as JetliteError);
         await pause(wait, signal);
       }
     }
@@ -58,10 +67,38 @@ export class Attempts {
     this.#options.signal?.removeEventListener('abort', this.#giveGrace);
     clearTimeout(this.#graceTimer);
   }
+
+  #tell(error: JetliteError): void {
+    const now = performance.now();
+    const trouble = this.#trouble;
+    if (trouble !== undefined) {
+      const patience = trouble.told === error.message ? TELL_AGAIN_MS : TELL_OTHER_MS;
+      if (now - trouble.toldMs < patience) return;
+    }
+    this.#trouble = { sinceMs: trouble?.sinceMs ?? now, toldMs: now, told: error.message };
+    this.#options.onRetry(error);
+  }
+
+  #back(): void {
+    if (this.#trouble === undefined) return;
+    const awayMs = performance.now() - this.#trouble.sinceMs;
+    this.#trouble = undefined;
+    this.#options.onBack?.(awayMs);
+  }
 }
 
 export function hasCode(error: unknown, ...codes: ErrorCode[]): boolean {
   return error instanceof JetliteError && codes.includes(error.code);
+}
+
+/** Nobody answered: waiting may be enough. */
+export function isAway(error: unknown): boolean {
+  return error instanceof JetliteError && error.away;
+}
+
+/** The replica cannot be reached or refuses: somebody may put that right while we wait. */
+function isReplicaError(error: unknown): boolean {
+  return hasCode(error, 'REPLICA');
 }
 
 /** Waits that long, or until the signal fires. */

@@ -2,7 +2,8 @@
 
 import { JetliteError } from '../errors.js';
 import { openReplica } from '../replica/open.js';
-import { replicate } from './replicate.js';
+import { awaitReplica } from './await-replica.js';
+import { type ReplicateEvent, type ReplicateResult, replicate } from './replicate.js';
 import type { FromChild, ToChild } from './replicate-child.js';
 
 const stopping = new AbortController();
@@ -16,20 +17,18 @@ function say(message: FromChild): Promise<void> {
 
 async function run({ replica: address, replicaOptions, ...options }: StartOptions): Promise<void> {
   try {
-    const replica = await openReplica(address, {
-      ...replicaOptions,
-      onWarning: (message) => void say({ type: 'event', event: { type: 'state', level: 'warn', message } }),
-    });
+    const { signal } = stopping;
+    const onEvent = (event: ReplicateEvent): void => void say({ type: 'event', event });
+    const onWarning = (message: string): void => onEvent({ type: 'state', level: 'warn', message });
+    const open = () => openReplica(address, { ...replicaOptions, onWarning });
+    const once = options.once === true;
+    const replica = await awaitReplica(open, { once, signal, onEvent });
     try {
-      const result = await replicate({
-        ...options,
-        replica,
-        signal: stopping.signal,
-        onEvent: (event) => void say({ type: 'event', event }),
-      });
+      const result =
+        replica === undefined ? NOTHING_DONE : await replicate({ ...options, replica, signal, onEvent });
       await say({ type: 'result', result });
     } finally {
-      await replica.close();
+      await replica?.close();
     }
   } catch (error) {
     const known = error instanceof JetliteError ? error : undefined;
@@ -37,6 +36,9 @@ async function run({ replica: address, replicaOptions, ...options }: StartOption
   }
   if (process.connected) process.disconnect();
 }
+
+/** The result of being told to stop before the replica answered. */
+const NOTHING_DONE: ReplicateResult = { txid: 0n, commits: 0, files: 0, bytes: 0, images: 0, restarts: 0 };
 
 type StartOptions = Extract<ToChild, { type: 'start' }>['options'];
 

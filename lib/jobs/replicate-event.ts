@@ -14,4 +14,7 @@ export type ReplicateEvent =
       readonly commits: number;
       readonly pages: number;
     }
-  | { readonly type: 'retry' | 'missing'; readonly level: 'warn'; readonly message: string };
+  /** The replica is out of reach; nothing is lost, and it is tried again. */
+  | { readonly type: 'retry' | 'missing'; readonly level: 'warn'; readonly message: string }
+  /** It answers again. */
+  | { readonly type: 'back'; readonly level: 'info'; readonly message: string };

@@ -14,7 +14,7 @@ import { Capture } from '../capture/capture.js';
 import { ResumeState } from '../capture/resume-state.js';
 import { JetliteError } from '../errors.js';
 import type { Replica } from '../replica/replica.js';
-import { Attempts, hasCode, pause } from './attempts.js';
+import { Attempts, hasCode, isAway, pause } from './attempts.js';
 import type { Companion, StartCompanion } from './companion.js';
 import { goOnWith } from './replica-state.js';
 import type { ReplicateEvent } from './replicate-event.js';
@@ -128,6 +128,7 @@ class Session {
       once: options.once,
       onRetry: ({ message }) =>
         this.#emit({ type: 'retry', level: 'warn', message: `${message}; trying again` }),
+      onBack: (awayMs) => this.#emitBack(awayMs),
     });
     const { replica } = options;
     const emit = (event: ReplicateEvent): void => this.#emit(event);
@@ -208,8 +209,9 @@ class Session {
     const { replica } = this.#options;
     const { interrupt } = this.#attempts;
     try {
-      const state = await this.#attempts.run(() =>
-        goOnWith(replica, this.#capture, this.#state, { signal: interrupt }),
+      const state = await this.#attempts.run(
+        () => goOnWith(replica, this.#capture, this.#state, { signal: interrupt }),
+        isAway,
       );
       this.#uploader.beginAt(state);
       if (state.txid === 0n) await this.#uploader.putFirst();
@@ -277,6 +279,15 @@ class Session {
       level: 'info',
       message: `replicating ${this.#options.database} to ${this.#options.replica.url}`,
       txid: this.#uploader.txid,
+    });
+  }
+
+  #emitBack(awayMs: number): void {
+    const after = `${(awayMs / 1000).toFixed(1)} s`;
+    this.#emit({
+      type: 'back',
+      level: 'info',
+      message: `${this.#options.replica.url} answers again after ${after}`,
     });
   }
 

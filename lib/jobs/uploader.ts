@@ -15,7 +15,7 @@ import type { Batch, Capture } from '../capture/capture.js';
 import type { ResumeState } from '../capture/resume-state.js';
 import { formatTxid } from '../ltx/header.js';
 import type { LtxFileInfo, Replica } from '../replica/replica.js';
-import type { Attempts } from './attempts.js';
+import { type Attempts, isAway } from './attempts.js';
 import { putBatch, putStreamed } from './put-batch.js';
 import type { ReplicaState } from './replica-state.js';
 import type { ReplicateEvent } from './replicate-event.js';
@@ -109,7 +109,10 @@ export class Uploader {
       fileChecksum = checksum;
     };
     const signal = attempts.interrupt;
-    const put = await attempts.run(() => putStreamed(replica, capture, { timestampMs, onChecksum, signal }));
+    const put = await attempts.run(
+      () => putStreamed(replica, capture, { timestampMs, onChecksum, signal }),
+      isAway,
+    );
     if (put === undefined) return;
     this.#sealedTxid = 1n;
     if (!capture.hasPending) await state.writePoint({ txid: 1n, fileChecksum, point: capture.point() });

@@ -7,8 +7,10 @@
 
 import {
   DiscardPolicy,
+  ErrorCode,
   type JetStreamClient,
   type JetStreamManager,
+  type NatsError,
   RetentionPolicy,
   StorageType,
   StoreCompression,
@@ -17,7 +19,7 @@ import {
 } from 'nats';
 import { JetliteError } from '../../errors.js';
 import type { NatsLink } from './connect.js';
-import { Api, apiCode, missingBucket, requestError } from './errors.js';
+import { Api, apiCode, jetStreamOff, missingBucket, requestError } from './errors.js';
 
 const STREAM_PREFIX = 'OBJ_';
 const NANOS_PER_MS = 1e6;
@@ -212,6 +214,11 @@ async function streamOf(manager: JetStreamManager, link: NatsLink, name: string)
     return await link.ask(() => manager.streams.info(streamName(name)));
   } catch (error) {
     if (apiCode(error) === Api.STREAM_NOT_FOUND) throw missingBucket(name, link.url, error);
+    // In a cluster another server may have it, and no leader just now.
+    const { jetstream, cluster } = link.connection.info ?? {};
+    if ((error as NatsError).code === ErrorCode.NoResponders && !jetstream && !cluster) {
+      throw jetStreamOff(name, link.url, error);
+    }
     throw requestError(error, 'open the bucket', name, link.url);
   }
 }

@@ -26,6 +26,7 @@ import {
 } from './credentials.js';
 import { ConnectionLost, connectError, isPassing } from './errors.js';
 import { greetingFirst, tlsRefusal } from './probe.js';
+import { Sockets } from './sockets.js';
 
 export interface NatsOptions extends NatsCredentials, NatsTls {
   /** How often in a row a server is tried again after the connection was lost; -1, the default, for ever. */
@@ -75,12 +76,14 @@ export async function connectNats(
     ...(tls === undefined ? {} : { tls }),
     ...(login.authenticator === undefined ? {} : { authenticator: login.authenticator }),
   };
-  const pending = connect(connecting);
+  const sockets = new Sockets();
+  const pending = sockets.during(() => connect(connecting));
   const giveUp = new AbortController();
   try {
     const connection = await Promise.race([pending, failWhenSlow(login.hosts, tls, until, giveUp.signal)]);
-    return new NatsLink(connection, login.hosts, login.tls, timeoutMs, onWarning);
+    return new NatsLink(connection, sockets, login.hosts, login.tls, timeoutMs, onWarning);
   } catch (error) {
+    sockets.destroy();
     pending.then(
       (late) => late.close(),
       () => {},
@@ -115,6 +118,7 @@ export class NatsLink {
   readonly timeoutMs: number;
   /** How long anything is tried again before it is given up. */
   readonly patienceMs: number;
+  readonly #sockets: Sockets;
   readonly #onWarning: (message: string) => void;
   readonly #whenLost = new Set<(error: JetliteError) => void>();
   #isConnected = true;
@@ -122,12 +126,14 @@ export class NatsLink {
 
   constructor(
     connection: NatsConnection,
+    sockets: Sockets,
     hosts: readonly string[],
     tls: boolean,
     timeoutMs: number,
     onWarning: (message: string) => void = () => {},
   ) {
     this.connection = connection;
+    this.#sockets = sockets;
     this.url = `${tls ? 'tls' : 'nats'}://${hosts.join(',')}`;
     this.timeoutMs = timeoutMs;
     this.patienceMs = timeoutMs * PATIENCE_TIMEOUTS;
@@ -199,6 +205,7 @@ export class NatsLink {
     // What was said last (a consumer is not needed any more) is still on its way.
     if (this.#isConnected) await answers(this.connection, CLOSE_MS);
     await this.connection.close();
+    this.#sockets.destroy();
   }
 
   async #follow(): Promise<void> {

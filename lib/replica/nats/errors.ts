@@ -8,7 +8,7 @@ import { NotNatsError } from './probe.js';
 /** The connection broke; whatever was asked may or may not have been done. */
 export class ConnectionLost extends JetliteError {
   constructor(message: string) {
-    super('REPLICA', message, { hint: 'Check that the server is running.' });
+    super('REPLICA', message, { hint: 'Check that the server is running.', away: true });
     this.name = 'ConnectionLost';
   }
 }
@@ -74,31 +74,39 @@ export function isFinal(error: unknown): boolean {
 export function connectError(error: unknown, login: Login, timeoutMs: number): JetliteError {
   if (error instanceof JetliteError) return error;
   const where = login.hosts.join(', ');
-  const fail = (message: string, hint: string) =>
-    new JetliteError('REPLICA', message, { hint, cause: error });
-  if (error instanceof NotNatsError)
-    return fail(`what answers at ${where} is no NATS server`, 'Check host and port.');
+  const fail = (message: string, hint: string, isAway = false) =>
+    new JetliteError('REPLICA', message, { hint, cause: error, away: isAway });
+  const away = (message: string, hint: string) => fail(message, hint, true);
+  if (error instanceof NotNatsError) {
+    // A proxy before a server that is down takes connections and drops them.
+    return fail(`what answers at ${where} is no NATS server`, 'Check host and port.', error.saidNothing);
+  }
   const { code = '', message = '' } = error as { code?: string; message?: string };
   const hostname = /getaddrinfo \w+ (\S+)/.exec(message)?.[1];
   switch (code) {
     case ErrorCode.ConnectionRefused:
     case 'ECONNREFUSED':
-      return fail(
+      return away(
         `no NATS server listens at ${where}: connection refused`,
         'Start it, or check host and port.',
       );
     case 'ENOTFOUND':
     case 'EAI_AGAIN':
-      return fail(`the host ${hostname ?? where} of the NATS server cannot be found`, 'Check its name.');
+      return away(`the host ${hostname ?? where} of the NATS server cannot be found`, 'Check its name.');
     case ErrorCode.Timeout:
     case ErrorCode.ConnectionTimeout:
     case 'ETIMEDOUT':
     case 'EHOSTUNREACH':
     case 'ENETUNREACH':
-      return fail(
+    case 'EHOSTDOWN':
+      return away(
         `no answer from the NATS server at ${where} within ${timeoutMs / 1000} s`,
         'Check host, port and firewall, or raise the timeout.',
       );
+    case ErrorCode.Disconnect:
+    case 'ECONNRESET':
+    case 'EPIPE':
+      return away(`the NATS server at ${where} broke the connection off`, 'Check its log.');
     case ErrorCode.AuthorizationViolation:
       return login.method === undefined
         ? fail(
@@ -171,7 +179,11 @@ function tlsError(
 export function requestError(error: unknown, doing: string, bucket: string, url: string): unknown {
   if (!(error instanceof NatsError)) return error;
   const fail = (why: string, hint: string) =>
-    new JetliteError('REPLICA', `cannot ${doing}: ${why} (bucket ${bucket}, ${url})`, { hint, cause: error });
+    new JetliteError('REPLICA', `cannot ${doing}: ${why} (bucket ${bucket}, ${url})`, {
+      hint,
+      cause: error,
+      away: isPassing(error),
+    });
   const { code, message, permissionContext } = error;
   const api = apiCode(error);
   if (permissionContext !== undefined) {
@@ -209,6 +221,15 @@ export function requestError(error: unknown, doing: string, bucket: string, url:
   if (code === ErrorCode.Timeout)
     return fail('the server did not answer in time', 'Check its load, or raise timeout.');
   return fail(message, 'Check the server’s log.');
+}
+
+/** The error where nobody answers because the server has no JetStream. */
+export function jetStreamOff(bucket: string, url: string, cause?: unknown): JetliteError {
+  return new JetliteError(
+    'REPLICA',
+    `cannot open the bucket: JetStream does not answer, it is off at the server (bucket ${bucket}, ${url})`,
+    { hint: 'Start it with -js, or add a jetstream block to its configuration.', cause },
+  );
 }
 
 /** The error for a bucket that is not there: Jetlite never creates one by itself. */

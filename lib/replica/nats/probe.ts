@@ -10,7 +10,15 @@ import { ErrorCode, NatsError, type TlsOptions } from 'nats';
 import { splitHost } from './address.js';
 
 /** Something answers at the port, but it is no NATS server. */
-export class NotNatsError extends Error {}
+export class NotNatsError extends Error {
+  /** It took the connection and dropped it without a word. */
+  readonly saidNothing: boolean;
+
+  constructor(saidNothing: boolean) {
+    super();
+    this.saidNothing = saidNothing;
+  }
+}
 
 /**
  * The addresses with one that greets as NATS servers do first, as soon as one does. Throws the error of the first
@@ -43,11 +51,11 @@ function greeting(address: string, timeoutMs: number, signal: AbortSignal): Prom
       socket.destroy();
     };
     socket.on('error', fail);
-    socket.once('close', () => fail(new NotNatsError()));
+    socket.once('close', () => fail(new NotNatsError(true)));
     socket.once('data', (bytes) => {
       clearTimeout(timer);
       if (bytes.toString().startsWith('INFO ')) resolve(socket);
-      else fail(new NotNatsError());
+      else fail(new NotNatsError(false));
     });
     signal.addEventListener('abort', () => fail(new Error('no longer of interest')), { once: true });
   });
@@ -75,7 +83,7 @@ export async function tlsRefusal(
       });
     });
   } catch (error) {
-    return error as Error;
+    return done.signal.aborted ? undefined : (error as Error);
   } finally {
     clearTimeout(timer);
     done.abort();

@@ -1,0 +1,150 @@
+/** A server that is not there when a command starts: what waits for it, what does not, and what is said. */
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { assertRefused, jetlite, startJetlite } from '../../cli/run.js';
+import { makeBucket } from '../../support/nats-replica.js';
+import { type NatsServer, startNatsServer } from '../../support/nats-server.js';
+import { scratchFolder } from '../../support/scratch.js';
+import { type SqliteShell, sqliteShell } from '../../support/sqlite.js';
+
+async function makeDatabase(shell: SqliteShell, path: string): Promise<void> {
+  await shell.run(path, 'PRAGMA journal_mode = WAL; CREATE TABLE t(x); INSERT INTO t VALUES (1), (2), (3);');
+}
+
+async function stoppedServer(t: Parameters<typeof startNatsServer>[0]): Promise<NatsServer | undefined> {
+  const server = await startNatsServer(t);
+  if (server === undefined) return undefined;
+  await makeBucket(server);
+  await server.stop();
+  return server;
+}
+
+test('replicate started while the server is down says so once, waits, and begins when it comes', async (t) => {
+  const shell = sqliteShell(t);
+  const server = shell && (await stoppedServer(t));
+  if (shell === undefined || server === undefined) return;
+  const folder = await scratchFolder(t);
+  const database = join(folder, 'a.db');
+  await makeDatabase(shell, database);
+  const url = `${server.url}/backups/a`;
+  const running = startJetlite(['replicate', database, url]);
+  t.after(() => running.child.kill('SIGKILL'));
+  await running.shows(/connection refused; waiting for it/);
+  await shell.run(database, 'INSERT INTO t VALUES (4);');
+  await server.restart();
+  await running.shows(/replicating .*a\.db/);
+  running.child.kill('SIGTERM');
+  const { exitCode, stderr } = await running.ended;
+  assert.equal(exitCode, 0, stderr);
+  assert.equal(stderr.match(/waiting for it/g)?.length, 1, stderr);
+  const output = join(folder, 'out.db');
+  assert.equal((await jetlite(['restore', url, '-o', output])).exitCode, 0);
+  assert.equal((await shell.run(output, 'SELECT count(*) FROM t;')).trim(), '4');
+});
+
+test('a signal ends the waiting for a server, with exit code 0', async (t) => {
+  const shell = sqliteShell(t);
+  const server = shell && (await stoppedServer(t));
+  if (shell === undefined || server === undefined) return;
+  const database = join(await scratchFolder(t), 'a.db');
+  await makeDatabase(shell, database);
+  const running = startJetlite(['replicate', database, `${server.url}/backups/a`]);
+  await running.shows(/waiting for it/);
+  running.child.kill('SIGTERM');
+  const { exitCode, stderr } = await running.ended;
+  assert.equal(exitCode, 0, stderr);
+  assert.match(stderr, /stopped before .* answered/);
+});
+
+test('backup and replicate --once do not wait for a server that is down', async (t) => {
+  const shell = sqliteShell(t);
+  const server = shell && (await stoppedServer(t));
+  if (shell === undefined || server === undefined) return;
+  const database = join(await scratchFolder(t), 'a.db');
+  await makeDatabase(shell, database);
+  const url = `${server.url}/backups/a`;
+  const refused = /no NATS server listens at 127\.0\.0\.1:\d+: connection refused/;
+  assertRefused(await jetlite(['backup', database, url]), 1, refused);
+  assertRefused(await jetlite(['replicate', '--once', database, url]), 1, refused);
+});
+
+test('what waiting does not mend ends replicate at once: a wrong password, a bucket that is missing', async (t) => {
+  const shell = sqliteShell(t);
+  const server = await startNatsServer(t, { config: 'authorization { user: a, password: b }' });
+  if (shell === undefined || server === undefined) return;
+  const database = join(await scratchFolder(t), 'a.db');
+  await makeDatabase(shell, database);
+  const at = (user: string) => `nats://${user}@127.0.0.1:${server.port}/nowhere`;
+  assertRefused(
+    await jetlite(['replicate', database, at('a:wrong')]),
+    1,
+    /refused the user name or password/,
+  );
+  assertRefused(await jetlite(['replicate', database, at('a:b')]), 1, /there is no bucket nowhere/);
+});
+
+test('of several databases, one whose server is down does not stop the others', async (t) => {
+  const shell = sqliteShell(t);
+  const server = shell && (await stoppedServer(t));
+  if (shell === undefined || server === undefined) return;
+  const folder = await scratchFolder(t);
+  for (const name of ['a', 'b']) await makeDatabase(shell, join(folder, `${name}.db`));
+  const config = join(folder, 'jetlite.yml');
+  await writeFile(
+    config,
+    `dbs:
+  - path: ${folder}/a.db
+    restore-if-db-not-exists: true
+    replica: {url: "${server.url}/backups/a"}
+  - path: ${folder}/b.db
+    replica: {path: ${folder}/b-replica}
+`,
+  );
+  const running = startJetlite(['replicate', '--config', config]);
+  t.after(() => running.child.kill('SIGKILL'));
+  await running.shows(/connection refused; waiting for it/);
+  await running.shows(/replicating .*b\.db/);
+  await server.restart();
+  await running.shows(/replicating .*a\.db/);
+  running.child.kill('SIGTERM');
+  const { exitCode, stderr } = await running.ended;
+  assert.equal(exitCode, 0, stderr);
+});
+
+test('a program lives no longer for a connection that was given up', async (t) => {
+  // Greets the first one who comes and is silent from then on, as a server that stalls.
+  let greeted = false;
+  const listener = createServer((socket) => {
+    socket.on('error', () => {});
+    if (!greeted) socket.write('INFO {"server_id":"x","version":"2.11.0","max_payload":1048576}\r\n');
+    greeted = true;
+  });
+  await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
+  t.after(() => listener.close());
+  listener.unref();
+  const { port } = listener.address() as { port: number };
+  const module = new URL('../../../lib/index.js', import.meta.url).href;
+  const script = `
+    import { openReplica } from ${JSON.stringify(module)};
+    await openReplica('nats://127.0.0.1:${port}/backups', { nats: { timeoutMs: 1000 } }).catch((error) => {
+      console.log(error.message, error.away);
+    });`;
+  const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    timeout: 30_000,
+  });
+  let output = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    output += text;
+  });
+  const [code, signal] = await new Promise<[number | null, string | null]>((resolve) =>
+    child.once('close', (...ended) => resolve(ended)),
+  );
+  assert.match(output, /no answer from the NATS server .* true/);
+  assert.deepEqual([code, signal], [0, null], 'it ended by itself');
+});
