@@ -30,8 +30,8 @@ export interface LitestreamFile {
   readonly minTxid: string;
   readonly maxTxid: string;
   readonly size: number;
-  /** RFC 3339. */
-  readonly created: string;
+  /** The file's time in whole seconds, RFC 3339. */
+  readonly timestamp: string;
 }
 
 /** Litestream, or undefined (and the test skipped) where version 0.5 is not installed. */
@@ -40,7 +40,7 @@ export function realLitestream(t: Test): Litestream | undefined {
   return program === undefined ? undefined : new Litestream(t, program);
 }
 
-/** A `replica` is an absolute folder, or `nats://host:port/BUCKET[/prefix]`. */
+/** A `replica` is an absolute folder, or `nats://host:port/BUCKET`: Litestream knows no prefix in a bucket. */
 export class Litestream {
   readonly #test: Test;
   readonly #program: string;
@@ -87,7 +87,7 @@ export class Litestream {
       minTxid: file.min_txid as string,
       maxTxid: file.max_txid as string,
       size: file.size as number,
-      created: file.created as string,
+      timestamp: file.timestamp as string,
     }));
   }
 
