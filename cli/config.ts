@@ -9,6 +9,7 @@ import { join, resolve } from 'node:path';
 import { JetliteError } from '../lib/errors.js';
 import { ConfigMap, type Warn } from './config-map.js';
 import { type ReplicaConfig, readReplica } from './config-replica.js';
+import { type ListenAddress, parseListenAddress } from './listen-address.js';
 import { type LogLevel, type LogType, parseLogLevel } from './log.js';
 import { parseYaml } from './yaml.js';
 
@@ -26,6 +27,8 @@ export interface Config {
   readonly logging: { readonly level?: LogLevel; readonly type?: LogType };
   /** A program to run beside `replicate`. */
   readonly exec: string | undefined;
+  /** Where metrics are served. */
+  readonly addr: ListenAddress | undefined;
   /** One line each, to be shown once. */
   readonly warnings: readonly string[];
 }
@@ -90,11 +93,12 @@ export function parseConfig(text: string, file: string, env: Environment | undef
   readUnbuilt(map);
   const logging = readLogging(map.map('logging'));
   const exec = map.text('exec');
+  const addr = readAddr(map);
   const databases = (map.maps('dbs') ?? []).flatMap((section) => readDatabase(section));
   for (const [key, why] of Object.entries(IGNORED)) map.ignore(key, why);
   map.end();
   refuseTwins(databases);
-  return { file, databases: databases.map(({ database }) => database), logging, exec, warnings };
+  return { file, databases: databases.map(({ database }) => database), logging, exec, addr, warnings };
 }
 
 const NOT_YET = 'this version of Jetlite cannot do it yet';
@@ -128,7 +132,6 @@ const IGNORED_OF_DATABASE = {
 
 /** Keys whose meaning is settled but whose work is not built: checked all the same. */
 function readUnbuilt(map: ConfigMap): void {
-  if (map.text('addr') !== undefined) map.ignore('addr', NOT_YET);
   let longest = 0;
   for (const level of map.maps('levels') ?? []) {
     const intervalMs = level.duration('interval') ?? level.refuseAll('expected an interval', ['interval']);
@@ -164,6 +167,16 @@ function readLogging(section: ConfigMap | undefined): Config['logging'] {
   section.ignore('source', 'the log does not name source files');
   section.end();
   return { ...(level && { level }), ...(type && { type }) };
+}
+
+function readAddr(map: ConfigMap): ListenAddress | undefined {
+  const addr = map.text('addr');
+  if (addr === undefined || addr === '') return undefined;
+  try {
+    return parseListenAddress(addr);
+  } catch (error) {
+    return map.refuse('addr', (error as Error).message);
+  }
 }
 
 interface ReadDatabase {

@@ -7,6 +7,8 @@ import { type Context, defineCommand, EXIT_DONE, EXIT_FAILED } from '../command.
 import type { DatabaseConfig } from '../config.js';
 import { describeFailure } from '../failure.js';
 import { formatBytes, formatMoment } from '../format.js';
+import { type ListenAddress, parseListenAddress } from '../listen-address.js';
+import type { Monitor } from '../monitor.js';
 import { configOptions } from '../options.js';
 import { type ConfigArgs, openSource, requireConfig, showAddress } from '../source.js';
 import { startSubprogram } from '../subprogram.js';
@@ -18,6 +20,12 @@ interface ReplicateArgs extends ConfigArgs {
   readonly once: boolean;
   readonly restoreIfDbNotExists: boolean;
   readonly stateDir: string | undefined;
+  readonly addr: string | undefined;
+}
+
+/** The arguments, and who else wants to know what happens. */
+interface RunArgs extends ReplicateArgs {
+  readonly monitor: Monitor | undefined;
 }
 
 /** `jetlite replicate [DB REPLICA]`: keeps replicas up to date until it is stopped. */
@@ -43,9 +51,17 @@ export const replicateCommand = defineCommand({
         type: 'string',
         requiresArg: true,
         describe: 'Folder for local state [.NAME-jetlite beside it]',
+      })
+      .option('addr', {
+        type: 'string',
+        requiresArg: true,
+        describe: 'HOST:PORT for metrics (/metrics) and health (/healthz) [none]',
       }),
-  run: async (args: ReplicateArgs, context) => {
-    const { databases, exec } = await readTasks(args, context);
+  run: async (given: ReplicateArgs, context) => {
+    const { databases, exec, addr } = await readTasks(given, context);
+    const monitor = addr && (await startMonitor(addr, databases));
+    if (monitor) context.log.write('info', `metrics at ${monitor.url}/metrics`);
+    const args = { ...given, monitor };
     if (args.once && exec !== undefined) {
       throw new JetliteError('USAGE', '--once and --exec cannot be given together', {
         hint: 'Leave one out.',
@@ -60,12 +76,22 @@ export const replicateCommand = defineCommand({
 
 type Task = Omit<DatabaseConfig, 'restoreIfDbNotExists'> & { readonly restoreIfDbNotExists: boolean };
 
+async function startMonitor(addr: ListenAddress, databases: readonly Task[]): Promise<Monitor> {
+  // The Prometheus client takes a while to load: only those who want it wait for it.
+  const { Monitor } = await import('../monitor.js');
+  return Monitor.start(
+    addr,
+    databases.map(({ path }) => path),
+  );
+}
+
 /** What is to be replicated, from the arguments or from the configuration, never from both. */
 async function readTasks(
   args: ReplicateArgs,
   context: Context,
-): Promise<{ databases: readonly Task[]; exec: string | undefined }> {
+): Promise<{ databases: readonly Task[]; exec: string | undefined; addr: ListenAddress | undefined }> {
   const { db, replica } = args;
+  const addr = args.addr === undefined ? undefined : parseListenAddress(args.addr);
   if (db === undefined) {
     const config = await requireConfig(args, context);
     if (config.databases.length === 0) {
@@ -74,7 +100,7 @@ async function readTasks(
     if (args.stateDir !== undefined && config.databases.length > 1) {
       throw new JetliteError('USAGE', '--state-dir is for one database, the configuration names several');
     }
-    return { databases: config.databases, exec: args.exec ?? config.exec };
+    return { databases: config.databases, exec: args.exec ?? config.exec, addr: addr ?? config.addr };
   }
   if (replica === undefined) {
     throw new JetliteError('USAGE', `where should ${db} be replicated to?`, {
@@ -90,10 +116,10 @@ async function readTasks(
     replica: { address, nats: {}, syncIntervalMs: undefined },
     restoreIfDbNotExists: false,
   };
-  return { databases: [task], exec: args.exec };
+  return { databases: [task], exec: args.exec, addr };
 }
 
-async function restoreIfMissing(task: Task, args: ReplicateArgs, context: Context): Promise<void> {
+async function restoreIfMissing(task: Task, args: RunArgs, context: Context): Promise<void> {
   if (!args.restoreIfDbNotExists && !task.restoreIfDbNotExists) return;
   const { lookAtOutput } = await import('../../lib/jobs/output.js');
   if ((await lookAtOutput(task.path)).exists) return;
@@ -118,7 +144,7 @@ async function restoreIfMissing(task: Task, args: ReplicateArgs, context: Contex
 /** Works with the replica of a task as soon as it answers. Undefined if told to stop before it did. */
 async function withAwaited<T>(
   task: Task,
-  args: ReplicateArgs,
+  args: RunArgs,
   context: Context,
   signal: AbortSignal,
   work: (replica: Replica) => Promise<T>,
@@ -141,7 +167,7 @@ function logged(task: Task, { log }: Context): (event: ReplicateEvent) => void {
 /** One job a database. One that fails is reported and does not stop the others; a single one's failure is the command's. */
 async function replicateAll(
   tasks: readonly Task[],
-  args: ReplicateArgs,
+  args: RunArgs,
   context: Context,
   signal: AbortSignal,
   onStarted: (task: Task) => void = () => {},
@@ -166,7 +192,7 @@ async function replicateAll(
 
 async function replicateOne(
   task: Task,
-  args: ReplicateArgs,
+  args: RunArgs,
   context: Context,
   signal: AbortSignal,
   onStarted: (task: Task) => void,
@@ -176,6 +202,7 @@ async function replicateOne(
   const log = logged(task, context);
   const onEvent = (event: ReplicateEvent): void => {
     log(event);
+    args.monitor?.take(task.path, event);
     if (event.type === 'ready' || event.type === 'missing' || event.type === 'retry') onStarted(task);
   };
   const work = (replica: Replica): Promise<ReplicateResult> =>
@@ -192,6 +219,9 @@ async function replicateOne(
     if (args.exec === undefined) await restoreIfMissing(task, args, context);
     const result = await withAwaited(task, args, context, signal, work, onEvent);
     context.log.write('info', summary(task, result), { database: task.path });
+  } catch (error) {
+    args.monitor?.fail(task.path);
+    throw error;
   } finally {
     onStarted(task);
   }
@@ -224,7 +254,7 @@ function awaitStarts(tasks: readonly Task[]): { started: Promise<void>; onStarte
 async function replicateBeside(
   exec: string,
   tasks: readonly Task[],
-  args: ReplicateArgs,
+  args: RunArgs,
   context: Context,
 ): Promise<number> {
   const stop = new AbortController();

@@ -258,7 +258,6 @@ test("Litestream's keys that cannot apply are one warning each, what is not buil
   assert.deepEqual(
     config.warnings.map((warning) => warning.replace(/ has no effect.*/, '')).sort(),
     [
-      `${FILE}:1: addr`,
       `${FILE}:2: levels`,
       `${FILE}:3: snapshot`,
       `${FILE}:4: l0-retention`,
@@ -270,6 +269,7 @@ test("Litestream's keys that cannot apply are one warning each, what is not buil
     ].sort(),
   );
   assert.match(config.warnings.find((warning) => warning.includes('dir')) ?? '', /NOT replicated/);
+  assert.deepEqual(config.addr, { host: undefined, port: 9090 });
   assert.deepEqual(config.logging, { level: 'debug', type: 'json' });
   assert.equal(config.databases.length, 1);
   assert.equal(config.databases[0].restoreIfDbNotExists, true);

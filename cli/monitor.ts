@@ -1,0 +1,90 @@
+/**
+ * `--addr`: what a monitoring system asks a running `replicate`, over HTTP. `/metrics` for Prometheus; `/healthz` answers
+ * 200 while every database is being replicated or waited for, and 503 once one has failed. Nothing can be changed here.
+ */
+
+import { createServer, type Server } from 'node:http';
+import { JetliteError } from '../lib/errors.js';
+import type { ReplicateEvent } from '../lib/jobs/replicate-event.js';
+import type { ListenAddress } from './listen-address.js';
+import { Metrics } from './metrics.js';
+
+export type DatabaseHealth = 'starting' | 'replicating' | 'waiting' | 'failed';
+
+export class Monitor {
+  readonly #metrics: Metrics;
+  readonly #health = new Map<string, DatabaseHealth>();
+  readonly #server: Server;
+
+  private constructor(metrics: Metrics, databases: readonly string[]) {
+    this.#metrics = metrics;
+    for (const database of databases) {
+      metrics.add(database);
+      this.#health.set(database, 'starting');
+    }
+    this.#server = createServer((request, response) => {
+      const path = request.url?.split('?')[0];
+      if (request.method !== 'GET' && request.method !== 'HEAD') {
+        response.writeHead(405, { allow: 'GET, HEAD' }).end();
+      } else if (path === '/metrics') {
+        void metrics.text().then((text) => {
+          response.writeHead(200, { 'content-type': metrics.contentType }).end(text);
+        });
+      } else if (path === '/healthz') {
+        const failed = [...this.#health.values()].includes('failed');
+        const body = { healthy: !failed, databases: Object.fromEntries(this.#health) };
+        response
+          .writeHead(failed ? 503 : 200, { 'content-type': 'application/json' })
+          .end(`${JSON.stringify(body)}\n`);
+      } else response.writeHead(404).end();
+    });
+  }
+
+  /** Listens; resolves once it does. Throws USAGE if the address cannot be had. */
+  static async start(address: ListenAddress, databases: readonly string[]): Promise<Monitor> {
+    const monitor = new Monitor(new Metrics(), databases);
+    await new Promise<void>((resolve, reject) => {
+      monitor.#server.once('error', (error: NodeJS.ErrnoException) => {
+        const where = `${address.host ?? '*'}:${address.port}`;
+        const why = error.code === 'EADDRINUSE' ? 'another program listens there' : error.message;
+        reject(
+          new JetliteError('USAGE', `cannot listen on ${where} for metrics: ${why}`, {
+            hint: 'Give another address with --addr, or addr in the configuration.',
+            cause: error,
+          }),
+        );
+      });
+      monitor.#server.listen(address.port, address.host, () => {
+        monitor.#server.unref();
+        resolve();
+      });
+    });
+    return monitor;
+  }
+
+  /** `http://host:port` as it is reached from this machine. */
+  get url(): string {
+    const bound = this.#server.address();
+    if (bound === null || typeof bound === 'string') return '';
+    const everywhere = bound.address === '::' || bound.address === '0.0.0.0';
+    const host = everywhere ? 'localhost' : bound.family === 'IPv6' ? `[${bound.address}]` : bound.address;
+    return `http://${host}:${bound.port}`;
+  }
+
+  take(database: string, event: ReplicateEvent): void {
+    this.#metrics.take(database, event);
+    if (event.type === 'ready' || event.type === 'put' || event.type === 'back') {
+      this.#health.set(database, 'replicating');
+    } else if (event.type === 'retry' || event.type === 'missing') this.#health.set(database, 'waiting');
+  }
+
+  fail(database: string): void {
+    this.#metrics.fail(database);
+    this.#health.set(database, 'failed');
+  }
+
+  close(): void {
+    this.#server.close();
+    this.#server.closeAllConnections();
+  }
+}

@@ -1,0 +1,118 @@
+import assert from 'node:assert/strict';
+import { rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { parseListenAddress } from '../../cli/listen-address.js';
+import { JetliteError } from '../../lib/errors.js';
+import { scratchFolder } from '../support/scratch.js';
+import { sqliteShell } from '../support/sqlite.js';
+import { assertRefused, jetlite, type Started, startJetlite } from './run.js';
+
+/** Where a running `replicate` says that its metrics are. */
+async function monitorOf(running: Started): Promise<string> {
+  let shown = '';
+  running.child.stderr!.on('data', (text: string) => {
+    shown += text;
+  });
+  await running.shows(/metrics at http:\S+\/metrics/);
+  return /metrics at (http:\S+)\/metrics/.exec(shown)![1];
+}
+
+/** The value of a figure; undefined while it is not there. */
+async function figure(url: string, name: string, database: string): Promise<number | undefined> {
+  const text = await (await fetch(`${url}/metrics`)).text();
+  const line = text.split('\n').find((each) => each.startsWith(`${name}{database="${database}"}`));
+  return line === undefined ? undefined : Number(line.split(' ')[1]);
+}
+
+async function until(holds: () => Promise<boolean>, what: string): Promise<void> {
+  for (let i = 0; i < 1000; i++) {
+    if (await holds()) return;
+    await delay(20);
+  }
+  assert.fail(`expected ${what}`);
+}
+
+test('a running replicate shows Prometheus what is durable, and that it is well', async (t) => {
+  const shell = sqliteShell(t);
+  if (shell === undefined) return;
+  const folder = await scratchFolder(t);
+  const database = join(folder, 'a.db');
+  await shell.run(database, 'PRAGMA journal_mode = WAL; CREATE TABLE t(x);');
+  const session = await shell.open(database);
+  const running = startJetlite(['replicate', database, join(folder, 'replica'), '--addr', '127.0.0.1:0']);
+  const url = await monitorOf(running);
+  await running.shows(/replicating/);
+  await session.run('INSERT INTO t VALUES (1);');
+  await until(
+    async () => ((await figure(url, 'jetlite_durable_txid', database)) ?? 0) >= 2,
+    'a second durable TXID',
+  );
+  assert.equal(await figure(url, 'jetlite_replica_away', database), 0);
+  assert.equal(await figure(url, 'jetlite_failed', database), 0);
+  const files = await figure(url, 'jetlite_files_total', database);
+  assert.ok(files !== undefined && files >= 2, `${files} files`);
+  const health = await fetch(`${url}/healthz`);
+  assert.equal(health.status, 200);
+  assert.deepEqual(await health.json(), { healthy: true, databases: { [database]: 'replicating' } });
+  assert.equal((await fetch(`${url}/`)).status, 404);
+  assert.equal((await fetch(`${url}/metrics`, { method: 'POST' })).status, 405);
+  running.child.kill('SIGTERM');
+  assert.equal((await running.ended).exitCode, 0);
+});
+
+test('a database whose replication failed makes the health check fail while others go on', async (t) => {
+  const shell = sqliteShell(t);
+  if (shell === undefined) return;
+  const folder = await scratchFolder(t);
+  const sound = join(folder, 'sound.db');
+  const damaged = join(folder, 'damaged.db');
+  await shell.run(sound, 'PRAGMA journal_mode = WAL; CREATE TABLE t(x);');
+  await writeFile(damaged, 'this is no database, however long one looks at it '.repeat(100));
+  const config = join(folder, 'jetlite.yml');
+  const dbs = [sound, damaged].map((path) => `  - {path: "${path}", replica: {path: "${path}-replica"}}`);
+  await writeFile(config, ['addr: "127.0.0.1:0"', 'dbs:', ...dbs, ''].join('\n'));
+  const running = startJetlite(['replicate', '--config', config]);
+  const url = await monitorOf(running);
+  await until(async () => (await figure(url, 'jetlite_failed', damaged)) === 1, 'a failure to be shown');
+  await running.shows(/replicating .*sound\.db/);
+  const health = await fetch(`${url}/healthz`);
+  assert.equal(health.status, 503);
+  assert.deepEqual(await health.json(), {
+    healthy: false,
+    databases: { [sound]: 'replicating', [damaged]: 'failed' },
+  });
+  running.child.kill('SIGTERM');
+  assert.equal((await running.ended).exitCode, 1);
+  await rm(damaged);
+});
+
+test('an address that is taken or none is refused before anything begins', async (t) => {
+  const folder = await scratchFolder(t);
+  const other = createServer().listen(0, '127.0.0.1');
+  t.after(() => other.close());
+  await new Promise((resolve) => other.once('listening', resolve));
+  const { port } = other.address() as { port: number };
+  const args = ['replicate', join(folder, 'a.db'), join(folder, 'replica'), '--addr'];
+  assertRefused(await jetlite([...args, `127.0.0.1:${port}`]), 2, /another program listens there/);
+  assertRefused(await jetlite([...args, 'somewhere']), 2, /expected an address to listen on as HOST:PORT/);
+  const config = join(folder, 'jetlite.yml');
+  await writeFile(
+    config,
+    `addr: nowhere\ndbs:\n  - {path: "${folder}/a.db", replica: {path: "${folder}/r"}}\n`,
+  );
+  assertRefused(await jetlite(['replicate', '--config', config]), 2, /jetlite\.yml:1: addr.*HOST:PORT/);
+});
+
+test('addresses to listen on', () => {
+  assert.deepEqual(parseListenAddress('127.0.0.1:9090'), { host: '127.0.0.1', port: 9090 });
+  assert.deepEqual(parseListenAddress('localhost:1'), { host: 'localhost', port: 1 });
+  assert.deepEqual(parseListenAddress('[::1]:9090'), { host: '::1', port: 9090 });
+  assert.deepEqual(parseListenAddress(':9090'), { host: undefined, port: 9090 });
+  assert.deepEqual(parseListenAddress('9090'), { host: undefined, port: 9090 });
+  for (const text of ['', ':', 'host', 'host:', 'a:b:1', '1.2.3.4:65536', 'http://h:1', '[::1]']) {
+    assert.throws(() => parseListenAddress(text), JetliteError, text);
+  }
+});
