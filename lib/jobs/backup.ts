@@ -63,6 +63,7 @@ export async function backup(options: BackupOptions): Promise<BackupResult> {
   try {
     const before = await goOnWith(replica, capture, state, {
       signal,
+      onEvent: options.onEvent,
       onProgress: (progress) => onProgress?.({ phase: 'compare', ...progress }),
     });
     let { txid } = before;

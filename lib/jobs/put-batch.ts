@@ -1,9 +1,4 @@
-/**
- * A batch becomes an LTX file of a replica.
- *
- * Level-0 files carry WAL offset 32, size 0 and no salts: Litestream, should it take the replica over, then begins with
- * a snapshot of its own instead of trusting a place in a WAL that it has not seen.
- */
+/** A batch becomes an LTX file of a replica. */
 
 import { setImmediate as turn } from 'node:timers/promises';
 import type { Batch, Capture } from '../capture/capture.js';
@@ -11,9 +6,10 @@ import { ImageSpoilt } from '../capture/image.js';
 import { LtxEncoder } from '../ltx/encoder.js';
 import { LTX_FLAG_NO_CHECKSUM, type LtxHeader } from '../ltx/header.js';
 import type { ByteSource, LtxFileInfo, Replica } from '../replica/replica.js';
+import { OUR_WAL_OFFSET } from '../replica/writer.js';
 import { lockPage } from '../sqlite/database.js';
+import { trailerChecksum } from './trailer.js';
 
-const WAL_OFFSET = 32;
 /** Batches up to this size are encoded before they are put, so that their checksum is known by then. */
 const WHOLE_BYTES = 4 * 1024 * 1024;
 
@@ -99,11 +95,6 @@ export async function putStreamed(
   }
 }
 
-/** The file checksum: the last 8 bytes of an LTX file. */
-export function trailerChecksum(end: Uint8Array): bigint {
-  return new DataView(end.buffer, end.byteOffset + end.length - 8, 8).getBigUint64(0);
-}
-
 function* encodeBatch(batch: Batch, txid: bigint, timestampMs: number): Generator<Uint8Array> {
   const encoder = new LtxEncoder(headerOf(txid, batch.pageSize, batch.pageCount, timestampMs));
   for (const { pgno, page } of batch.pages.pages()) {
@@ -122,7 +113,7 @@ function headerOf(txid: bigint, pageSize: number, commit: number, timestampMs: n
     maxTxid: txid,
     timestampMs,
     preApplyChecksum: 0n,
-    walOffset: WAL_OFFSET,
+    walOffset: OUR_WAL_OFFSET,
     walSize: 0,
     walSalt1: 0,
     walSalt2: 0,

@@ -9,11 +9,11 @@ import type { PageSums } from '../capture/page-sums.js';
 import type { Intent, ResumeState, SumsOrigin } from '../capture/resume-state.js';
 import { JetliteError, throwIfAborted } from '../errors.js';
 import { decodeLtx } from '../ltx/decoder.js';
-import { LTX_TRAILER_SIZE } from '../ltx/header.js';
 import { ltxPath } from '../replica/names.js';
 import type { LtxFileInfo, Replica } from '../replica/replica.js';
+import { putWhatLitestreamKept, type TakeOverOptions } from './litestream-folder.js';
 import { planRestore } from './plan.js';
-import { trailerChecksum } from './put-batch.js';
+import { readTrailer } from './trailer.js';
 
 export interface ReplicaState {
   /** TXID of the newest state; 0 if the replica is empty. */
@@ -24,14 +24,15 @@ export interface ReplicaState {
   readonly resumed: boolean;
 }
 
-export interface LoadOptions {
-  readonly signal?: AbortSignal | undefined;
+export interface LoadOptions extends TakeOverOptions {
   readonly onProgress?: (progress: { readonly bytes: number; readonly totalBytes: number }) => void;
 }
 
 /**
- * Prepares `capture`, which has not polled yet, to go on with the replica's chain.
- * @throws JetliteError DATABASE if the chain has another page size; NOT_FOUND if it has a hole; FORMAT if it is damaged
+ * Prepares `capture`, which has not polled yet, to go on with the replica's chain; what Litestream left unfinished is
+ * finished first.
+ * @throws JetliteError DATABASE if the chain has another page size; NOT_FOUND if it has a hole; FORMAT if it is damaged;
+ * and what putWhatLitestreamKept throws
  */
 export async function goOnWith(
   replica: Replica,
@@ -39,6 +40,7 @@ export async function goOnWith(
   state: ResumeState,
   options: LoadOptions = {},
 ): Promise<ReplicaState> {
+  await putWhatLitestreamKept(replica, capture.files.path, options);
   const files = await replica.list();
   if (files.length === 0) return { txid: 0n, timestampMs: 0, resumed: false };
   const { pageSize, sums } = capture;
@@ -82,17 +84,6 @@ async function isOrigin(
 ): Promise<boolean> {
   const file = files.find(({ level, maxTxid }) => level === 0 && maxTxid === origin.txid);
   return file !== undefined && (await readTrailer(replica, file)) === origin.fileChecksum;
-}
-
-async function readTrailer(replica: Replica, file: LtxFileInfo): Promise<bigint | undefined> {
-  if (file.size < LTX_TRAILER_SIZE) return undefined;
-  const end = new Uint8Array(8);
-  let at = 0;
-  for await (const chunk of replica.read(file, { offset: file.size - 8, length: 8 })) {
-    end.set(chunk.subarray(0, 8 - at), at);
-    at += chunk.length;
-  }
-  return at === 8 ? trailerChecksum(end) : undefined;
 }
 
 async function recordPlan(

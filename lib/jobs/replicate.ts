@@ -210,7 +210,11 @@ class Session {
     const { interrupt } = this.#attempts;
     try {
       const state = await this.#attempts.run(
-        () => goOnWith(replica, this.#capture, this.#state, { signal: interrupt }),
+        () =>
+          goOnWith(replica, this.#capture, this.#state, {
+            signal: interrupt,
+            onEvent: this.#options.onEvent,
+          }),
         isAway,
       );
       this.#uploader.beginAt(state);
