@@ -28,6 +28,7 @@ import {
   unlinkIfThere,
   writeSynced,
 } from './durable-file.js';
+import { flawsOf } from './file-audit.js';
 import { folderError, isMissing } from './folder-error.js';
 import { watchFolder } from './folder-watch.js';
 import {
@@ -40,6 +41,7 @@ import {
   parseLtxPath,
 } from './names.js';
 import {
+  type AuditFindings,
   type ByteSource,
   type Extra,
   LEASE_NAME,
@@ -122,6 +124,11 @@ class FileReplica implements Replica {
     } finally {
       await handle.close();
     }
+  }
+
+  async audit(remembered: readonly LtxFileInfo[] = []): Promise<AuditFindings> {
+    const files = await this.list();
+    return { files, flaws: flawsOf(files, remembered) };
   }
 
   async write(target: LtxFileTarget, content: ByteSource, signal?: AbortSignal): Promise<LtxFileInfo> {

@@ -23,6 +23,27 @@ export interface LtxFileInfo {
   readonly timestampMs: number;
   /** What names exactly this version of the file in its home (NATS: the meta's sequence and nuid). Opaque. */
   readonly version?: string;
+  /** Names the content where its home knows it (NATS: SHA-256). Two versions of one digest are the same file. */
+  readonly digest?: string;
+}
+
+/** A file that is not, or not wholly, where it should be. */
+export interface FileFlaw {
+  readonly file: LtxFileInfo;
+  /**
+   * `missing`: gone without a trace. `removed`: somebody took it away, as merges and retention do. `replaced`: other
+   * bytes stand under its name. `damaged`: its name stands, its content does not.
+   */
+  readonly kind: 'missing' | 'removed' | 'replaced' | 'damaged';
+  /** What was expected and what was found, without the name of the file. */
+  readonly message: string;
+}
+
+/** What a look at a home's metadata found. */
+export interface AuditFindings {
+  /** All files there are, damaged ones too, as `list` gives them. */
+  readonly files: readonly LtxFileInfo[];
+  readonly flaws: readonly FileFlaw[];
 }
 
 /** What a writer says of a file before its bytes. */
@@ -77,6 +98,13 @@ export interface Replica {
    * Throws JetliteError NOT_FOUND if the file is no longer there, FORMAT if its home can tell that it is damaged.
    */
   read(file: LtxFileInfo, range?: ReadRange): AsyncIterable<Uint8Array>;
+
+  /**
+   * Looks from metadata alone whether every file is whole, and what became of the `remembered` ones: files as `write`
+   * or `list` gave them earlier. Nothing is believed that was learned before. A home that cannot tell a removed file from
+   * a lost one calls it missing.
+   */
+  audit?(remembered?: readonly LtxFileInfo[]): Promise<AuditFindings>;
 
   /** Puts a file; resolves when it is durable. See invariants 1 to 3. */
   write(target: LtxFileTarget, content: ByteSource, signal?: AbortSignal): Promise<LtxFileInfo>;

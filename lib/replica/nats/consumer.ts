@@ -22,7 +22,7 @@ import type { Bucket } from './bucket.js';
 import { ASK_AGAIN_MS } from './connect.js';
 import { isPassing } from './errors.js';
 
-const HEARTBEAT_MS = 5000;
+const HEARTBEAT_MS = 2000;
 const SILENCE_MS = 12_000;
 /** After this time without anyone listening the server forgets the consumer. */
 const FORGET_AFTER_MS = 30_000;
@@ -43,6 +43,11 @@ export interface ConsumerEvents {
   deliver(delivery: Delivery): void;
   /** The server waits for the answer before it sends more. */
   flowControl(answer: () => void): void;
+  /**
+   * Everything that was sent has come, and for some seconds there was nothing to send. Fewer messages than `pending` by
+   * then: perhaps the server cannot read the others in its store, which it passes over without a word.
+   */
+  idle(): void;
   broken(why: Error): void;
 }
 
@@ -165,6 +170,8 @@ export class OrderedConsumer {
       this.#break(new Error(`the server delivered ${delivered} messages, ${this.#delivered} came`));
     } else if (stalled) {
       this.#events.flowControl(() => this.#bucket.link.connection.publish(stalled));
+    } else {
+      this.#events.idle();
     }
   }
 

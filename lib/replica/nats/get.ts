@@ -5,6 +5,9 @@
  * object may have been replaced or removed meanwhile. A range begins at the right chunk: chunks are stored before
  * their meta, most often directly, so a guess at the sequence is tried first; the server's count of what is pending
  * from there tells which chunk it is.
+ *
+ * A chunk whose bytes have changed in the server's store is counted but never delivered: the server passes over it. A
+ * whole read finds one too few at the end; in a range the message ids of our own chunks tell which one is missing.
  */
 
 import { createHash } from 'node:crypto';
@@ -19,12 +22,22 @@ import {
   type StartAt,
 } from './consumer.js';
 import { requestError } from './errors.js';
-import { chunkSubject, formatDigest, getMessage, lastMeta, type StoredObject } from './objects.js';
+import {
+  chunkSubject,
+  formatDigest,
+  getMessage,
+  hasMessageFrom,
+  lastMeta,
+  type StoredObject,
+} from './objects.js';
 
 export type ReadableObject = Pick<
   StoredObject,
   'name' | 'nuid' | 'size' | 'chunks' | 'chunkSize' | 'digest' | 'sequence'
 >;
+
+/** So often a server may have nothing to send although the leader has more, before another consumer is made. */
+const IDLE_PATIENCE = 3;
 
 /**
  * The bytes of an object, or a range of them. Throws NOT_FOUND if this version is there no more, FORMAT if it is
@@ -59,7 +72,7 @@ async function* readWhole(bucket: Bucket, object: ReadableObject): AsyncGenerato
     const reader = await openReader(bucket, object, 0);
     try {
       for (let chunk = 0; chunk < object.chunks; chunk++) {
-        const bytes = await reader.next();
+        const { bytes } = await reader.next();
         hash.update(bytes);
         size += bytes.length;
         yield bytes;
@@ -92,7 +105,10 @@ async function* readRange(
     let chunkStart = regular ? firstChunk * chunkSize : 0;
     for (let chunk = firstChunk; position < end; chunk++) {
       if (chunk === chunks) throw damaged(bucket, object, `expected ${size} bytes, found ${chunkStart}`);
-      const bytes = await reader.next();
+      const { bytes, index } = await reader.next(true);
+      if (index !== undefined && index !== chunk) {
+        throw damaged(bucket, object, `the server cannot read chunk ${chunk + 1} of ${chunks}`);
+      }
       const chunkEnd = chunkStart + bytes.length;
       if (chunkEnd > position) {
         const part = bytes.subarray(position - chunkStart, Math.min(end, chunkEnd) - chunkStart);
@@ -112,7 +128,7 @@ function damaged(bucket: Bucket, object: ReadableObject, what: string): FormatEr
 
 /** Opens a reader whose next chunk is the one of that index. */
 async function openReader(bucket: Bucket, object: ReadableObject, index: number): Promise<ChunkReader> {
-  const reader = new ChunkReader(bucket, object.nuid);
+  const reader = new ChunkReader(bucket, object);
   try {
     if (index > 0) {
       // Right if the chunks stand directly before their meta, too late if other messages came between.
@@ -150,17 +166,19 @@ async function firstSequence(bucket: Bucket, object: ReadableObject): Promise<nu
 /** The chunks of a nuid, one after the other; goes on behind the last one where a consumer broke. */
 class ChunkReader implements ConsumerEvents {
   readonly #bucket: Bucket;
-  readonly #nuid: string;
+  readonly #object: ReadableObject;
   #consumer: OrderedConsumer | undefined;
   /** Chunks that arrived, and between them answers the server waits for before it sends more. */
   #queue: (Delivery | (() => void))[] = [];
   #broken: Error | undefined;
   #wake: () => void = () => {};
   #next = 1;
+  #isIdle = false;
+  #idleTimes = 0;
 
-  constructor(bucket: Bucket, nuid: string) {
+  constructor(bucket: Bucket, object: ReadableObject) {
     this.#bucket = bucket;
-    this.#nuid = nuid;
+    this.#object = object;
   }
 
   /** Chunks from where it was opened to the end. */
@@ -170,7 +188,7 @@ class ChunkReader implements ConsumerEvents {
 
   async open(start: StartAt): Promise<number> {
     this.close();
-    this.#consumer = await openConsumer(this.#bucket, chunkSubject(this.#bucket, this.#nuid), start, () => {
+    this.#consumer = await openConsumer(this.#bucket, this.#subject, start, () => {
       this.#queue = [];
       this.#broken = undefined;
       return this;
@@ -178,14 +196,20 @@ class ChunkReader implements ConsumerEvents {
     return this.#consumer.pending;
   }
 
-  async next(): Promise<Uint8Array> {
+  /** The next chunk and, if asked for and its writer said so, which one of the object it is, from 0. */
+  async next(
+    wantsIndex = false,
+  ): Promise<{ readonly bytes: Uint8Array; readonly index: number | undefined }> {
     for (;;) {
       const item = this.#queue.shift();
       if (typeof item === 'function') {
         item();
       } else if (item !== undefined) {
         this.#next = item.sequence + 1;
-        return item.message.data;
+        const { data, headers } = item.message;
+        return { bytes: data, index: wantsIndex ? this.#indexOf(headers?.get('Nats-Msg-Id')) : undefined };
+      } else if (this.#isIdle) {
+        await this.#expectMore();
       } else if (this.#broken !== undefined) {
         await this.#reopen();
       } else {
@@ -201,6 +225,7 @@ class ChunkReader implements ConsumerEvents {
   }
 
   deliver(delivery: Delivery): void {
+    this.#isIdle = false;
     this.#queue.push(delivery);
     this.#wake();
   }
@@ -210,9 +235,38 @@ class ChunkReader implements ConsumerEvents {
     this.#wake();
   }
 
+  idle(): void {
+    this.#isIdle = true;
+    this.#wake();
+  }
+
   broken(why: Error): void {
     this.#broken = why;
     this.#wake();
+  }
+
+  get #subject(): string {
+    return chunkSubject(this.#bucket, this.#object.nuid);
+  }
+
+  #indexOf(messageId: string | undefined): number | undefined {
+    const prefix = `${this.#object.nuid}.`;
+    const index = messageId?.startsWith(prefix) ? Number(messageId.slice(prefix.length)) : Number.NaN;
+    return Number.isSafeInteger(index) ? index : undefined;
+  }
+
+  /** Nothing came for a while although chunks are outstanding: throws if there are none that can be read. */
+  async #expectMore(): Promise<void> {
+    this.#isIdle = false;
+    if (await hasMessageFrom(this.#bucket, this.#subject, this.#next)) {
+      // The server that sends is not the stream's leader, and its copy may be worse.
+      if (++this.#idleTimes % IDLE_PATIENCE === 0)
+        this.#broken = new Error('the server does not send all chunks');
+      return;
+    }
+    if (this.#queue.length > 0) return;
+    const { chunks } = this.#object;
+    throw damaged(this.#bucket, this.#object, `the server has ${chunks} chunks and cannot read all of them`);
   }
 
   async #reopen(): Promise<void> {

@@ -5,6 +5,8 @@
  *    differs is what happened meanwhile: nothing depends on every push arriving.
  * 2. `files` answers with the present: it asks the stream's leader for the newest meta and waits until that has come;
  *    the server that pushes to us may be another one, a little behind.
+ * 3. A meta that the server has but cannot read any more is no file. It is counted as pending and never comes: when the
+ *    server falls idle before all have come, what there is to be read is asked for.
  */
 
 import { setTimeout as delay } from 'node:timers/promises';
@@ -15,7 +17,7 @@ import type { Bucket } from './bucket.js';
 import { type ConsumerEvents, type Delivery, type OrderedConsumer, openConsumer } from './consumer.js';
 import { isFinal, requestError } from './errors.js';
 import type { ReadableObject } from './get.js';
-import { decodeMeta, metaFilter, newestMeta, type StoredObject } from './objects.js';
+import { decodeMeta, hasMessageFrom, metaFilter, newestMeta, type StoredObject } from './objects.js';
 
 /** Header of the metas of LTX files: the file's time, RFC 3339. Litestream's. */
 export const TIMESTAMP_HEADER = 'Litestream-Timestamp';
@@ -29,6 +31,8 @@ export interface ListedFile extends LtxFileInfo {
 const PUSH_PATIENCE_MS = 2000;
 const RELIST_WAIT_MS = 100;
 const MAX_TRIES = 3;
+/** So often a server may have nothing to send although it has more: its copy of the stream is not the leader's. */
+const IDLE_PATIENCE = 3;
 
 /** What a meta under the prefix says of an LTX file; undefined if it is something else. */
 export function listedFile(prefix: string, object: StoredObject): ListedFile | undefined {
@@ -48,6 +52,13 @@ export function listedFile(prefix: string, object: StoredObject): ListedFile | u
 function nameOf(prefix: string, object: StoredObject) {
   const start = prefix === '' ? '' : `${prefix}/`;
   return object.name.startsWith(start) ? parseLtxPath(object.name.slice(start.length)) : undefined;
+}
+
+/** What the listing of a replica shows of a file. */
+export function infoOf(file: ListedFile): LtxFileInfo {
+  const { level, minTxid, maxTxid, size, timestampMs, version } = file;
+  const { digest } = file.object;
+  return { level, minTxid, maxTxid, size, timestampMs, version, ...(digest === '' ? {} : { digest }) };
 }
 
 /** Names one version of an object: its meta's sequence and its nuid. */
@@ -101,8 +112,12 @@ export class Listing {
     return this.#highest;
   }
 
-  /** All files there are now, in no order. Throws REPLICA. */
-  async files(): Promise<ListedFile[]> {
+  /**
+   * All files there are now, in no order; `anew` lists them all again instead of trusting the pushes, since what the
+   * server has lost is never pushed. Throws REPLICA.
+   */
+  async files(anew = false): Promise<ListedFile[]> {
+    if (anew && this.#loading === undefined) this.#drop();
     for (let tries = 1; ; tries++) {
       const newest = await newestMeta(this.#bucket);
       const isLastTry = tries === MAX_TRIES;
@@ -158,16 +173,23 @@ export class Listing {
     let sequence = 0;
     let live = false;
     let failure: Error | undefined;
+    let idle = false;
+    let idleTimes = 0;
     let wake = () => {};
     const events: ConsumerEvents = {
       deliver: (delivery) => {
         taken = delivery.number;
         sequence = delivery.sequence;
+        idle = false;
         if (live) this.#take(delivery);
         else this.#takeInto(listed, delivery);
         wake();
       },
       flowControl: (answer) => answer(),
+      idle: () => {
+        idle = true;
+        wake();
+      },
       broken: (why) => {
         failure = why;
         if (live && this.#consumer === consumer) this.#drop();
@@ -186,6 +208,12 @@ export class Listing {
       },
     );
     while (taken < consumer.pending && failure === undefined && !this.#closed) {
+      if (idle) {
+        idle = false;
+        if (!(await hasMessageFrom(this.#bucket, metaFilter(this.#bucket), sequence + 1))) break;
+        if (++idleTimes === IDLE_PATIENCE) failure = new Error('the server does not send all metas');
+        continue;
+      }
       await new Promise<void>((resolve) => {
         wake = resolve;
       });

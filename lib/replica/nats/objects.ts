@@ -161,6 +161,18 @@ export async function newestMeta(bucket: Bucket): Promise<number> {
   }
 }
 
+/** Whether the leader can read a message of that subject (wildcards allowed) at or after a sequence. */
+export async function hasMessageFrom(bucket: Bucket, subject: string, sequence: number): Promise<boolean> {
+  try {
+    const query: MsgRequest & { next_by_subj: string } = { seq: sequence, next_by_subj: subject };
+    await getMessage(bucket, query);
+    return true;
+  } catch (error) {
+    if (apiCode(error) === Api.MESSAGE_NOT_FOUND) return false;
+    throw requestError(error, 'look for messages', bucket.name, bucket.link.url);
+  }
+}
+
 /** A message of the bucket's stream, as its leader has it. */
 export function getMessage(bucket: Bucket, query: MsgRequest): Promise<StoredMsg> {
   const { link, manager, stream } = bucket;
@@ -214,7 +226,10 @@ export async function publishMeta(
   lastMessageId?: string,
 ): Promise<number> {
   const head = headers();
-  head.set('Nats-Rollup', 'sub');
+  // Where there is nothing to roll up the header would only do harm: over a message that the server cannot read any more
+  // it removes the new one, too (audit.ts).
+  const creates = guard.name === undefined && guard.sequence === 0;
+  if (!creates) head.set('Nats-Rollup', 'sub');
   head.set('Nats-Expected-Last-Subject-Sequence', `${guard.sequence}`);
   if (guard.name !== undefined) {
     head.set('Nats-Expected-Last-Subject-Sequence-Subject', metaSubject(bucket, guard.name));
@@ -230,6 +245,19 @@ export async function chunkCount(bucket: Bucket, nuid: string): Promise<number> 
   const { link, manager, stream } = bucket;
   const { state } = await link.ask(() => manager.streams.info(stream, { subjects_filter: subject }));
   return state.subjects?.[subject] ?? 0;
+}
+
+/** How many messages the server has of each nuid. */
+export async function chunkCounts(bucket: Bucket): Promise<Map<string, number>> {
+  const filter = chunkSubject(bucket, '>');
+  const { link, manager, stream } = bucket;
+  try {
+    const { state } = await link.ask(() => manager.streams.info(stream, { subjects_filter: filter }));
+    const prefix = filter.length - 1;
+    return new Map(Object.entries(state.subjects ?? {}).map(([name, count]) => [name.slice(prefix), count]));
+  } catch (error) {
+    throw requestError(error, 'count the chunks', bucket.name, link.url);
+  }
 }
 
 /** Removes all chunks of a nuid. */

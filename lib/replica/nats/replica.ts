@@ -12,6 +12,7 @@ import { hostname } from 'node:os';
 import { ConflictError, JetliteError } from '../../errors.js';
 import { compareFiles, extraPath, type LtxName, ltxPath } from '../names.js';
 import {
+  type AuditFindings,
   type ByteSource,
   type Extra,
   LEASE_NAME,
@@ -21,12 +22,14 @@ import {
   type Replica,
 } from '../replica.js';
 import type { NatsAddress } from './address.js';
+import { auditFiles } from './audit.js';
 import type { Bucket } from './bucket.js';
 import { expectSafe, openBucket, serverClock } from './bucket.js';
 import { connectNats, type NatsLink, type NatsOptions } from './connect.js';
 import type { Environment } from './credentials.js';
 import { readObject } from './get.js';
 import {
+  infoOf,
   type ListedFile,
   Listing,
   listedFile,
@@ -98,6 +101,12 @@ class NatsReplica implements Replica {
 
   async *read(file: LtxFileInfo, range?: ReadRange): AsyncGenerator<Uint8Array> {
     yield* readObject(this.#bucket, (await this.#listed(file)).object, range);
+  }
+
+  async audit(remembered: readonly LtxFileInfo[] = []): Promise<AuditFindings> {
+    const listed = await this.#listing.files(true);
+    const flaws = await auditFiles(this.#bucket, this.#prefix, listed, remembered);
+    return { files: listed.map(infoOf).sort(compareFiles), flaws };
   }
 
   async write(target: LtxFileTarget, content: ByteSource, signal?: AbortSignal): Promise<LtxFileInfo> {
@@ -264,11 +273,6 @@ class NatsReplica implements Replica {
 
 function isContent(object: StoredObject, bytes: Uint8Array): boolean {
   return object.digest === formatDigest(createHash('sha256').update(bytes).digest());
-}
-
-function infoOf(file: ListedFile): LtxFileInfo {
-  const { level, minTxid, maxTxid, size, timestampMs, version } = file;
-  return { level, minTxid, maxTxid, size, timestampMs, version };
 }
 
 function watchListing(listing: Listing, signal: AbortSignal): AsyncIterable<LtxFileInfo> {
