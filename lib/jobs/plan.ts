@@ -79,6 +79,19 @@ export function planRestore(files: readonly LtxFileInfo[], wish: RestoreWish, ha
   };
 }
 
+/** A state that files lead to. */
+export interface ReachableState {
+  readonly txid: bigint;
+  readonly timestampMs: number;
+}
+
+/** Every state that can be restored from `files`, ascending. */
+export function reachableStates(files: readonly LtxFileInfo[]): ReachableState[] {
+  return cheapestSteps(files, 0n).flatMap(({ txid, file }) =>
+    file === undefined ? [] : [{ txid, timestampMs: file.timestampMs }],
+  );
+}
+
 function isWanted(file: LtxFileInfo, wish: RestoreWish): boolean {
   if (wish.kind === 'txid') return file.maxTxid <= wish.txid;
   return wish.kind === 'newest' || file.timestampMs <= wish.timestampMs;

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { FormatError } from '../../lib/errors.js';
 import { Crc64 } from '../../lib/ltx/crc64.js';
 import { LtxEncoder } from '../../lib/ltx/encoder.js';
+import { GatheredPages } from '../../lib/ltx/gathered-pages.js';
 import type { LtxHeader } from '../../lib/ltx/header.js';
 import { type LtxMergeInput, mergeLtx } from '../../lib/ltx/merge.js';
 import { readPageIndex } from '../../lib/ltx/page-index.js';
@@ -175,7 +176,11 @@ test('files that do not follow one another are refused', async (t) => {
       [fileOf(2n, 3n), fileOf(5n, 5n)],
       /input-1.ltx: expected a file from TXID 0000000000000004, found one from 0{15}5/,
     ],
-    ['an overlap', [fileOf(2n, 3n), fileOf(3n, 4n)], /from TXID 0000000000000004/],
+    [
+      'one inside the other',
+      [fileOf(2n, 5n), fileOf(3n, 4n)],
+      /from TXID 0{15}6, found one from 0{15}3 to 0{15}4/,
+    ],
     ['the same twice', [fileOf(2n, 2n), fileOf(2n, 2n)], /from TXID 0000000000000003/],
     ['the wrong order', [fileOf(3n, 3n), fileOf(2n, 2n)], /from TXID 0000000000000004/],
     [
@@ -189,6 +194,65 @@ test('files that do not follow one another are refused', async (t) => {
     await assert.rejects(merge(files), isRefusal, what);
   }
   await assert.rejects(merge([]), TypeError);
+});
+
+test('files that overlap merge, and a merged file can be told to begin later', async (t) => {
+  const random = randomSource(t);
+  for (let round = 0; round < 20; round++) {
+    const chain = makeChain(random, 5, 1n, 512);
+    const files = chain.map(({ file }) => file);
+    const [snapshot, middle] = [await merge(files.slice(0, 3)), await merge(files.slice(1, 5))];
+    assert.deepEqual(await merge([snapshot, middle]), await merge(files));
+    const minTxid = chain[2].header.minTxid;
+    const blocks: Uint8Array[] = [];
+    for await (const block of mergeLtx(
+      inputsOf([snapshot, middle], () => 1000),
+      { minTxid },
+    )) {
+      blocks.push(block);
+    }
+    const bridge = await decodeFile(Buffer.concat(blocks));
+    assert.equal(bridge.header.minTxid, minTxid);
+    assert.deepEqual(bridge.pages, applyAll(chain));
+  }
+});
+
+test('what was gathered of files merges as the files do', async (t) => {
+  const random = randomSource(t);
+  for (let round = 0; round < 30; round++) {
+    const chain = makeChain(random, 6, random.oneIn(2) ? 1n : 7n, 512);
+    const files = chain.map(({ file }) => file);
+    const inputs: (LtxMergeInput | GatheredPages)[] = [];
+    for (let i = 0; i < files.length; ) {
+      const count = 1 + random.below(files.length - i);
+      const run = inputsOf(files.slice(i, i + count), () => 1 + random.below(700));
+      i += count;
+      if (random.oneIn(3)) inputs.push(...run);
+      else {
+        const gathered = new GatheredPages();
+        for (const input of run) await gathered.add(input);
+        inputs.push(gathered);
+      }
+    }
+    const blocks: Uint8Array[] = [];
+    for await (const block of mergeLtx(inputs)) blocks.push(block);
+    assert.deepEqual(Buffer.concat(blocks), await merge(files));
+  }
+  const gathered = new GatheredPages();
+  const files = makeChain(random, 3, 1n, 512).map(({ file }) => file);
+  await gathered.add(inputsOf([files[0]], () => 100)[0]);
+  await assert.rejects(gathered.add(inputsOf([files[2]], () => 100)[0]), /expected a file from TXID/);
+});
+
+test('a file whose header has other TXIDs than its name is refused', async (t) => {
+  const [{ file, header }] = makeChain(randomSource(t), 1, 4n, 512);
+  const range = { minTxid: 4n, maxTxid: header.maxTxid + 1n };
+  const input = { name: 'wrong.ltx', source: [file], range };
+  const isRefusal = { code: 'FORMAT', message: /wrong\.ltx, header: expected TXIDs 0{15}4 to/ };
+  await assert.rejects(async () => {
+    for await (const _ of mergeLtx([input]));
+  }, isRefusal);
+  await assert.rejects(new GatheredPages().add(input), isRefusal);
 });
 
 test('a snapshot that cannot be made whole is refused', async (t) => {

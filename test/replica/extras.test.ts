@@ -1,46 +1,14 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { ConflictError, LeaseLostError } from '../../lib/errors.js';
 import { openFileReplica } from '../../lib/replica/file.js';
 import type { Replica } from '../../lib/replica/replica.js';
-import { makeBucket, openBucketReplica } from '../support/nats-replica.js';
-import { startNatsServer } from '../support/nats-server.js';
+import { inEveryHome } from '../support/homes.js';
 import { bytes, contentOf, target } from '../support/replica.js';
-
-/** Replicas of one place; each call opens it anew, as another program would. */
-type Open = () => Promise<Replica>;
-
-async function folder(t: TestContext): Promise<string> {
-  const path = await mkdtemp(join(tmpdir(), 'jetlite-extras-'));
-  t.after(() => rm(path, { recursive: true, force: true }));
-  return path;
-}
-
-const HOMES: Record<string, (t: TestContext) => Promise<Open | undefined>> = {
-  folder: async (t) => {
-    const path = await folder(t);
-    return () => openFileReplica(path);
-  },
-  bucket: async (t) => {
-    const server = await startNatsServer(t);
-    if (server === undefined) return undefined;
-    await makeBucket(server);
-    return () => openBucketReplica(t, server, 'backups/p');
-  },
-};
-
-function inEveryHome(name: string, check: (open: Open) => Promise<void>): void {
-  for (const [home, prepare] of Object.entries(HOMES)) {
-    test(`${home}: ${name}`, async (t) => {
-      const open = await prepare(t);
-      if (open !== undefined) await check(open);
-    });
-  }
-}
+import { scratchFolder } from '../support/scratch.js';
 
 async function textOf(replica: Replica, name: string): Promise<string | undefined> {
   const extra = await replica.readExtra(name);
@@ -163,7 +131,7 @@ inEveryHome('under a lease, too, the version that was listed is replaced and no 
 });
 
 test('folder: what a killed writer of a companion left is in nobody’s way', async (t) => {
-  const path = await folder(t);
+  const path = await scratchFolder(t);
   const replica = await openFileReplica(path);
   const first = await replica.writeExtra('lease', Buffer.from('first'));
   await writeFile(join(path, 'jetlite', '.lease.0123456789abcdef.tmp'), 'half');
