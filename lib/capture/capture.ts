@@ -15,9 +15,11 @@ import path from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { setTimeout as delay } from 'node:timers/promises';
 import { throwIfAborted } from '../errors.js';
+import type { CaptureEvent, CaptureOptions } from './capture-options.js';
 import { FileEvents } from './file-events.js';
 import { isSameFile, SourceFiles } from './files.js';
 import { Follower, type FollowOutcome, type FrameSink } from './follower.js';
+import { FrozenImage } from './frozen-image.js';
 import { type Batch, Gathering } from './gathering.js';
 import { sourcePageSize, takeImage } from './image.js';
 import type { PageSet } from './page-set.js';
@@ -27,26 +29,8 @@ import { naming, nothingThere, pageSizeChanged } from './source-error.js';
 import { beginStreamedImage, type PageRun } from './streamed-image.js';
 import { type QuietState, WalLifetimes } from './wal-lifetimes.js';
 
+export type { CaptureEvent, CaptureOptions } from './capture-options.js';
 export type { Batch } from './gathering.js';
-
-export interface CaptureEvent {
-  readonly type: 'image' | 'gap' | 'mode' | 'wait' | 'state';
-  readonly level: 'debug' | 'info' | 'warn';
-  readonly message: string;
-}
-
-export interface CaptureOptions {
-  readonly database: string;
-  /** Folder for files that memory cannot hold; they have no name once they are open. */
-  readonly scratchDir: string;
-  /** A batch is full when it holds this many bytes of pages and a commit ends. */
-  readonly batchBytes?: number;
-  /** False: look at the files by the clock only. */
-  readonly fileEvents?: boolean;
-  readonly onEvent?: (event: CaptureEvent) => void;
-  readonly onProgress?: (bytes: number, totalBytes: number) => void;
-  readonly signal?: AbortSignal;
-}
 
 /** How often to look at a writer so fast that its events are not listened to, and when it counts as pausing. */
 const BUSY_POLL_MS = 2;
@@ -70,6 +54,8 @@ export class Capture {
   readonly #batchBytes: number;
   /** Why an image is needed before anything can be followed. */
   #imageReason: string | undefined = 'start';
+  #frozen: FrozenImage | undefined;
+  #isPolling = false;
   #quiet: QuietState | undefined;
   #quietTriedAt = 0;
   /** When a commit was last seen, monotonic clock. */
@@ -156,18 +142,27 @@ export class Capture {
    */
   async poll(): Promise<'current' | 'more' | 'wait'> {
     throwIfAborted(this.#options.signal, 'the capture');
+    this.#isPolling = true;
     try {
-      const change = this.files.refresh();
-      this.#events.follow(this.files.path);
-      if (change.databaseReplaced) this.#gap('the database file was replaced');
-      if (this.#imageReason === undefined) {
-        const state = await this.#follow();
-        if (state !== 'image') return state;
-      }
-      return await this.#image();
+      const state = await this.#look();
+      if (state === 'current') this.#frozen?.looked();
+      return state;
     } catch (error) {
       throw naming(this.files.path, error);
+    } finally {
+      this.#isPolling = false;
     }
+  }
+
+  async #look(): Promise<'current' | 'more' | 'wait'> {
+    const change = this.files.refresh();
+    this.#events.follow(this.files.path);
+    if (change.databaseReplaced) this.#gap('the database file was replaced');
+    if (this.#imageReason === undefined) {
+      const state = await this.#follow();
+      if (state !== 'image') return state;
+    }
+    return this.#image();
   }
 
   /**
@@ -213,6 +208,30 @@ export class Capture {
   }
 
   /**
+   * The state that the sums describe, to be read while capture goes on. One at a time: close it.
+   * @returns undefined while capture does not stand at that state: when something is pending, or during a poll
+   */
+  freeze(): FrozenImage | undefined {
+    if (this.hasPending || this.#isPolling || this.#imageReason !== undefined || this.#frozen !== undefined) {
+      return undefined;
+    }
+    this.#frozen = new FrozenImage({
+      files: this.files,
+      pageSize: this.pageSize,
+      sums: this.sums,
+      frameCount: this.#isFollowing ? this.#follower.position!.frame : 0,
+      kept: this.#gathering.newPages(),
+      scratchPath: () => this.#scratchPath(),
+      wake: () => this.wake(),
+      onDamage: (message) => this.#emit('damage', 'error', message),
+      onClose: () => {
+        this.#frozen = undefined;
+      },
+    });
+    return this.#frozen;
+  }
+
+  /**
    * Goes on from where an earlier process stood, without an image; call it before the first poll, with the sums of
    * that state in place. If the files are not the ones it followed, nothing is resumed.
    */
@@ -235,19 +254,13 @@ export class Capture {
   /** Where capture stands. */
   point(): ResumePoint {
     const { database, wal } = this.files;
-    const position = this.#follower.position;
-    const followed =
-      wal !== undefined &&
-      position !== undefined &&
-      this.files.retired === undefined &&
-      this.#quiet === undefined;
     return {
       database: { dev: database.dev, ino: database.ino },
-      wal: followed
+      wal: this.#isFollowing
         ? {
-            dev: wal.dev,
-            ino: wal.ino,
-            position,
+            dev: wal!.dev,
+            ino: wal!.ino,
+            position: this.#follower.position!,
             counted: this.#follower.counted,
             pageCount: this.#follower.pageCount,
           }
@@ -263,9 +276,17 @@ export class Capture {
 
   close(): void {
     this.#events.close();
+    this.#frozen?.close();
     this.#gathering.close();
     this.sums.close();
     this.files.close();
+  }
+
+  /** A WAL at its path is followed. */
+  get #isFollowing(): boolean {
+    const { wal, retired } = this.files;
+    const { position } = this.#follower;
+    return wal !== undefined && position !== undefined && retired === undefined && this.#quiet === undefined;
   }
 
   async #follow(): Promise<'current' | 'more' | 'wait' | 'image'> {
@@ -336,6 +357,7 @@ export class Capture {
     const reason = this.#imageReason!;
     const started = performance.now();
     this.#gathering.beginImage();
+    this.#frozen?.interrupted();
     const { files, pageSize, sums } = this;
     const now = sourcePageSize(files);
     if (now === undefined) throw nothingThere(files.path);
@@ -366,10 +388,14 @@ export class Capture {
 
   #sink(): FrameSink {
     return {
-      page: (pgno, bytes, offset) => this.#gathering.page(pgno, bytes, offset),
+      page: (pgno, bytes, offset) => {
+        this.#frozen?.changing(pgno);
+        this.#gathering.page(pgno, bytes, offset);
+      },
       commit: (pageCount) => {
         this.#committedAt = performance.now();
         this.#gathering.commit(pageCount);
+        this.#frozen?.resized(pageCount);
         return this.#gathering.bytes < this.#batchBytes;
       },
     };
