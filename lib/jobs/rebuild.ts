@@ -7,17 +7,19 @@
  * 3. A file that is gone when its turn comes was merged or retired meanwhile. The listing is read again and the plan made
  *    anew from the state reached. Pages of a file that was applied in part do no harm, for the new plan leads at least as
  *    far as the old one: whatever that file changed, the new files change too.
+ * 4. Each file is held against the state before it (StateCheck), so that files of two databases do not pass for one.
  */
 
 import type { FileHandle } from 'node:fs/promises';
 import { FormatError, JetliteError, throwIfAborted } from '../errors.js';
 import { LtxDecoder } from '../ltx/decoder.js';
-import { formatTxid, type LtxHeader } from '../ltx/header.js';
+import { formatTxid } from '../ltx/header.js';
 import { ltxPath } from '../replica/names.js';
 import type { LtxFileInfo, Replica } from '../replica/replica.js';
 import { PageWriter } from './page-writer.js';
 import { planRestore, type RestorePlan, type RestoreWish } from './plan.js';
 import { type FileBytes, readAhead } from './read-ahead.js';
+import { StateCheck } from './state-check.js';
 
 /** Called as work goes on; `totalBytes` can change when a plan is made anew. */
 export type OnProgress = (progress: { phase: string; bytes: number; totalBytes: number }) => void;
@@ -104,6 +106,7 @@ class Target {
   readonly #file: FileHandle;
   readonly #signal: AbortSignal | undefined;
   readonly #onProgress: OnProgress | undefined;
+  readonly #check = new StateCheck();
   #writer: PageWriter | undefined;
   #pageSize = 0;
   #pageCount = 0;
@@ -157,14 +160,17 @@ class Target {
       decoder.push(chunk);
       for (let event = decoder.next(); event !== 'more' && event !== 'end'; event = decoder.next()) {
         if (event === 'header') {
-          this.#begin(file, decoder.header!);
+          this.#check.begin(file, decoder.header!);
+          this.#begin(decoder.header!.pageSize);
         } else {
+          this.#check.page(decoder.pgno, decoder.page);
           const wait = this.#writer!.write(decoder.pgno, decoder.page, fresh);
           if (wait !== undefined) await wait;
         }
       }
     }
     const { header, pageCount } = decoder.end();
+    this.#check.end();
     await this.#writer!.settle();
     // What is cut off here reads as zeros if a later file makes the database grow again.
     if (header.commit < this.#pageCount) await this.#file.truncate(header.commit * header.pageSize);
@@ -174,21 +180,9 @@ class Target {
     this.#pagesApplied += pageCount;
   }
 
-  #begin(file: LtxFileInfo, header: LtxHeader): void {
-    const name = ltxPath(file);
-    if (header.minTxid !== file.minTxid || header.maxTxid !== file.maxTxid) {
-      const found = `${formatTxid(header.minTxid)} to ${formatTxid(header.maxTxid)}`;
-      throw new FormatError(name, `expected the TXIDs of its name, found ${found} in its header`);
-    }
-    if (this.#pageSize !== 0 && header.pageSize !== this.#pageSize) {
-      throw new FormatError(
-        name,
-        `expected pages of ${this.#pageSize} bytes as in the files before it, found ${header.pageSize}`,
-        { hint: 'Files of two databases stand in this replica.' },
-      );
-    }
-    this.#pageSize = header.pageSize;
-    this.#writer ??= new PageWriter(this.#file, header.pageSize);
+  #begin(pageSize: number): void {
+    this.#pageSize = pageSize;
+    this.#writer ??= new PageWriter(this.#file, pageSize);
     this.#fresh = false;
   }
 }
