@@ -20,7 +20,10 @@ import { Crc64 } from '../ltx/crc64.js';
 import type { CountReading } from './change-count.js';
 import type { ChainPosition } from './frame-reader.js';
 import type { PageSums } from './page-sums.js';
+import { encodeSums, SumsDecoder, type SumsOrigin } from './sums-format.js';
 import type { QuietState } from './wal-lifetimes.js';
+
+export type { SumsOrigin } from './sums-format.js';
 
 /** Where capture stood when a batch was taken. */
 export interface ResumePoint {
@@ -54,16 +57,6 @@ const POINT_FILE = 'position';
 const SLOT_SIZE = 4096;
 const SLOT_HEADER_SIZE = 12;
 const SUMS_FILE = 'page-sums';
-const SUMS_MAGIC = 'JLPS0001';
-const SUMS_HEADER_SIZE = 32;
-
-/** Which state of which replica the sums describe. */
-export interface SumsOrigin {
-  readonly txid: bigint;
-  /** The checksum in the trailer of the level-0 file of that TXID. */
-  readonly fileChecksum: bigint;
-}
-
 /** Names this boot of the machine; undefined where the system does not tell, and then no point is ever resumed. */
 export function bootId(): string | undefined {
   try {
@@ -152,16 +145,7 @@ export class ResumeState {
     const temporary = `${file}.${process.pid}.tmp`;
     const fd = fs.openSync(temporary, 'w', 0o600);
     try {
-      const crc = new Crc64();
-      const put = (bytes: Uint8Array): void => {
-        crc.update(bytes);
-        fs.writeSync(fd, bytes);
-      };
-      put(sumsHeader(sums.pageCount, origin, pageSize));
-      for (const bytes of sums.serialise()) put(bytes);
-      const end = Buffer.alloc(8);
-      end.writeBigUInt64BE(crc.value());
-      fs.writeSync(fd, end);
+      for (const bytes of encodeSums(sums, origin, pageSize)) fs.writeSync(fd, bytes);
       await fsync(fd);
     } finally {
       fs.closeSync(fd);
@@ -203,37 +187,14 @@ export class ResumeState {
   }
 }
 
-function sumsHeader(pageCount: number, origin: SumsOrigin, pageSize: number): Buffer {
-  const header = Buffer.alloc(SUMS_HEADER_SIZE);
-  header.write(SUMS_MAGIC, 'latin1');
-  header.writeBigUInt64BE(origin.txid, 8);
-  header.writeBigUInt64BE(origin.fileChecksum, 16);
-  header.writeUInt32BE(pageSize, 24);
-  header.writeUInt32BE(pageCount, 28);
-  return header;
-}
-
 function loadSums(fd: number, sums: PageSums, pageSize: number): SumsOrigin | undefined {
-  const header = Buffer.alloc(SUMS_HEADER_SIZE);
-  if (fs.readSync(fd, header, 0, SUMS_HEADER_SIZE, 0) < SUMS_HEADER_SIZE) return undefined;
-  if (header.toString('latin1', 0, 8) !== SUMS_MAGIC || header.readUInt32BE(24) !== pageSize)
-    return undefined;
-  const pageCount = header.readUInt32BE(28);
-  if (fs.fstatSync(fd).size !== SUMS_HEADER_SIZE + pageCount * 8 + 8) return undefined;
-  const crc = new Crc64();
-  crc.update(header);
-  const chunk = Buffer.alloc(64 * 1024);
-  let at = SUMS_HEADER_SIZE;
-  for (let page = 0; page < pageCount; ) {
-    const wanted = Math.min(chunk.length, (pageCount - page) * 8);
-    if (fs.readSync(fd, chunk, 0, wanted, at) < wanted) return undefined;
-    crc.update(chunk, 0, wanted);
-    sums.load(page + 1, chunk.subarray(0, wanted));
-    page += wanted / 8;
-    at += wanted;
+  const decoder = new SumsDecoder(sums, pageSize);
+  const chunk = new Uint8Array(64 * 1024);
+  for (;;) {
+    const got = fs.readSync(fd, chunk, 0, chunk.length, null);
+    if (got === 0) return decoder.end();
+    if (got % 8 !== 0 || !decoder.push(chunk.subarray(0, got))) return undefined;
   }
-  if (fs.readSync(fd, chunk, 0, 8, at) < 8 || chunk.readBigUInt64BE(0) !== crc.value()) return undefined;
-  return { txid: header.readBigUInt64BE(8), fileChecksum: header.readBigUInt64BE(16) };
 }
 
 function checksumOf(bytes: Uint8Array): bigint {

@@ -8,6 +8,7 @@ import { ResumeState, type SumsOrigin } from '../capture/resume-state.js';
 import type { Replica } from '../replica/replica.js';
 import { putBatch, putStreamed } from './put-batch.js';
 import { goOnWith } from './replica-state.js';
+import { writeSnapshotSums } from './snapshot-sums.js';
 import { replicaStateFolder, stateFolder } from './state-folder.js';
 
 export interface BackupProgress {
@@ -82,6 +83,7 @@ export async function backup(options: BackupOptions): Promise<BackupResult> {
         pagesWritten = streamed.pageCount;
         bytesWritten = streamed.file.size;
         origin = { txid, fileChecksum: checksum };
+        await writeSnapshotSums(replica, streamed.file, capture.sums, origin, capture.pageSize);
         if (!capture.hasPending) await state.writePoint({ ...origin, point: capture.point() });
       }
     }

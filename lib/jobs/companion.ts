@@ -8,6 +8,7 @@
 import type { Capture } from '../capture/capture.js';
 import type { ResumeState } from '../capture/resume-state.js';
 import type { Replica } from '../replica/replica.js';
+import type { FrozenState } from './frozen-states.js';
 import type { ReplicateOptions } from './replicate.js';
 import type { ReplicateEvent } from './replicate-event.js';
 import type { Uploader } from './uploader.js';
@@ -20,6 +21,8 @@ export interface SessionParts {
   readonly state: ResumeState;
   /** Says what became durable. */
   readonly uploader: Uploader;
+  /** The source's state at the next TXID that is sealed, to be read while capture goes on; undefined if there is none. */
+  freeze(signal: AbortSignal): Promise<FrozenState | undefined>;
   /** Fires when what hangs must be given up. */
   readonly interrupt: AbortSignal;
   emit(event: ReplicateEvent): void;

@@ -7,7 +7,7 @@ import { LtxEncoder } from '../ltx/encoder.js';
 import { LTX_FLAG_NO_CHECKSUM, type LtxHeader } from '../ltx/header.js';
 import type { ByteSource, LtxFileInfo, Replica } from '../replica/replica.js';
 import { OUR_WAL_OFFSET } from '../replica/writer.js';
-import { lockPage } from '../sqlite/database.js';
+import { encodeRuns } from './encode-pages.js';
 import { trailerChecksum } from './trailer.js';
 
 /** Batches up to this size are encoded before they are put, so that their checksum is known by then. */
@@ -68,16 +68,7 @@ export async function putStreamed(
     try {
       const image = await capture.stream();
       pageCount = image.pageCount;
-      const encoder = new LtxEncoder(headerOf(1n, capture.pageSize, pageCount, timestampMs));
-      const lock = lockPage(capture.pageSize);
-      for await (const { first, count, bytes } of image.runs) {
-        for (let i = 0; i < count; i++) {
-          if (first + i === lock) continue;
-          encoder.writePage(first + i, bytes.subarray(i * capture.pageSize, (i + 1) * capture.pageSize));
-        }
-        for (let block = encoder.take(); block !== undefined; block = encoder.take()) yield block;
-      }
-      last = encoder.finish();
+      last = yield* encodeRuns(headerOf(1n, capture.pageSize, pageCount, timestampMs), image.runs);
     } catch (error) {
       spoilt = error instanceof ImageSpoilt;
       throw error;

@@ -13,6 +13,7 @@ import { ltxPath } from '../replica/names.js';
 import type { LtxFileInfo, Replica } from '../replica/replica.js';
 import { putWhatLitestreamKept, type TakeOverOptions } from './litestream-folder.js';
 import { planRestore } from './plan.js';
+import { readSnapshotSums } from './snapshot-sums.js';
 import { readTrailer } from './trailer.js';
 
 export interface ReplicaState {
@@ -47,18 +48,16 @@ export async function goOnWith(
   const intents = state.readPoints();
   const newest = files.reduce((a, b) => (b.maxTxid > a.maxTxid ? b : a));
   const ours = await findOurs(replica, newest, intents);
-  const origin = state.readSums(sums, pageSize);
-  // Also when the newest file is ours: the sums may be those of a chain that stood here before.
-  const known = origin !== undefined && (await isOrigin(replica, files, origin));
+  const known = await loadSums(replica, files, capture, state);
   let plan = planRestore(files, { kind: 'newest' });
-  if (known) {
+  if (known !== undefined) {
     try {
-      plan = planRestore(files, { kind: 'newest' }, origin.txid);
+      plan = planRestore(files, { kind: 'newest' }, known);
     } catch (error) {
       if (!(error instanceof JetliteError && error.code === 'NOT_FOUND')) throw error;
       sums.clear();
     }
-  } else sums.clear();
+  }
   await recordPlan(replica, plan, pageSize, sums, options);
   if (ours !== undefined) capture.resume(ours.point);
   return { txid: plan.txid, timestampMs: newest.timestampMs, resumed: ours !== undefined };
@@ -75,6 +74,23 @@ async function findOurs(
   if (candidates.length === 0) return undefined;
   const checksum = await readTrailer(replica, newest);
   return candidates.find((intent) => intent.fileChecksum === checksum);
+}
+
+/**
+ * Loads the page sums of a state of the replica: those kept on this host, else those beside a snapshot.
+ * @returns the TXID of that state; undefined, and the sums empty, if none are known
+ */
+async function loadSums(
+  replica: Replica,
+  files: readonly LtxFileInfo[],
+  { sums, pageSize }: Capture,
+  state: ResumeState,
+): Promise<bigint | undefined> {
+  const origin = state.readSums(sums, pageSize);
+  // Also when the newest file is ours: the sums may be those of a chain that stood here before.
+  if (origin !== undefined && (await isOrigin(replica, files, origin))) return origin.txid;
+  sums.clear();
+  return readSnapshotSums(replica, files, sums, pageSize);
 }
 
 async function isOrigin(

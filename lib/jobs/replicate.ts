@@ -16,6 +16,7 @@ import { JetliteError } from '../errors.js';
 import type { Replica } from '../replica/replica.js';
 import { Attempts, hasCode, isAway, pause } from './attempts.js';
 import type { Companion, StartCompanion } from './companion.js';
+import { FrozenStates } from './frozen-states.js';
 import { goOnWith } from './replica-state.js';
 import type { ReplicateEvent } from './replicate-event.js';
 import { replicaStateFolder, stateFolder } from './state-folder.js';
@@ -116,6 +117,7 @@ class Session {
   readonly #options: ReplicateOptions;
   readonly #attempts: Attempts;
   readonly #uploader: Uploader;
+  readonly #states: FrozenStates;
   #sealedAt = Number.NEGATIVE_INFINITY;
   #pendingSince = 0;
 
@@ -133,6 +135,7 @@ class Session {
     const { replica } = options;
     const emit = (event: ReplicateEvent): void => this.#emit(event);
     this.#uploader = new Uploader({ replica, capture, state, attempts: this.#attempts, emit });
+    this.#states = new FrozenStates(capture, () => this.#uploader.sealedTxid);
   }
 
   /** Ends when the replica is up to date after the signal, or when the time for that is over. */
@@ -158,6 +161,7 @@ class Session {
       await this.#follow();
       await this.#uploader.idle();
     } finally {
+      this.#states.end();
       for (const companion of companions.reverse()) await companion.stop();
     }
     if (this.#uploader.failure !== undefined) throw this.#uploader.failure;
@@ -174,6 +178,7 @@ class Session {
       if (stopping) this.#capture.hurry();
       const polled = await this.#poll();
       this.#seal(stopping || (once === true && polled === 'current'));
+      this.#states.serve();
       if (this.#uploader.failure !== undefined) throw this.#uploader.failure;
       if (first) this.#emitReady();
       if ((stopping || once) && polled === 'current' && !this.#capture.hasPending) return;
@@ -189,6 +194,7 @@ class Session {
       capture: this.#capture,
       state: this.#state,
       uploader,
+      freeze: (signal: AbortSignal) => this.#states.wish(signal),
       interrupt: this.#attempts.interrupt,
       emit: (event: ReplicateEvent) => this.#emit(event),
       fail: (error: unknown) => uploader.fail(error),

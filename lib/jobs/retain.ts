@@ -27,6 +27,7 @@ import { formatTxid } from '../ltx/header.js';
 import type { LtxFileInfo, Replica } from '../replica/replica.js';
 import type { Lease } from './lease.js';
 import { reachableStates } from './plan.js';
+import { removeSnapshotSums } from './snapshot-sums.js';
 
 export interface RetentionSettings {
   /** How far back in time states can be restored, ms. */
@@ -67,6 +68,7 @@ export async function retain(
       throw error;
     }
     removed.push(...batch);
+    await removeSnapshotSums(replica, batch);
   }
   return { removed };
 }
