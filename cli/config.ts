@@ -7,6 +7,8 @@ import { readFile, stat } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { JetliteError } from '../lib/errors.js';
+import type { UpkeepSettings } from '../lib/jobs/upkeep.js';
+import { readLevels, readSnapshot } from './config-levels.js';
 import { ConfigMap, type Warn } from './config-map.js';
 import { type ReplicaConfig, readReplica } from './config-replica.js';
 import { type ListenAddress, parseListenAddress } from './listen-address.js';
@@ -18,12 +20,16 @@ export interface DatabaseConfig {
   readonly path: string;
   readonly replica: ReplicaConfig;
   readonly restoreIfDbNotExists: boolean;
+  /** Merged levels, snapshots, retention: its own, else those for all. */
+  readonly levels: UpkeepSettings;
 }
 
 export interface Config {
   /** The file it came from. */
   readonly file: string;
   readonly databases: readonly DatabaseConfig[];
+  /** Merged levels, snapshots, retention: for all databases. */
+  readonly levels: UpkeepSettings;
   readonly logging: { readonly level?: LogLevel; readonly type?: LogType };
   /** A program to run beside `replicate`. */
   readonly exec: string | undefined;
@@ -91,14 +97,23 @@ export function parseConfig(text: string, file: string, env: Environment | undef
   const map = new ConfigMap(file, '', root, warn);
 
   readUnbuilt(map);
+  const levels = readLevels(map);
   const logging = readLogging(map.map('logging'));
   const exec = map.text('exec');
   const addr = readAddr(map);
-  const databases = (map.maps('dbs') ?? []).flatMap((section) => readDatabase(section));
+  const databases = (map.maps('dbs') ?? []).flatMap((section) => readDatabase(section, levels));
   for (const [key, why] of Object.entries(IGNORED)) map.ignore(key, why);
   map.end();
   refuseTwins(databases);
-  return { file, databases: databases.map(({ database }) => database), logging, exec, addr, warnings };
+  return {
+    file,
+    databases: databases.map(({ database }) => database),
+    levels,
+    logging,
+    exec,
+    addr,
+    warnings,
+  };
 }
 
 const NOT_YET = 'this version of Jetlite cannot do it yet';
@@ -132,25 +147,6 @@ const IGNORED_OF_DATABASE = {
 
 /** Keys whose meaning is settled but whose work is not built: checked all the same. */
 function readUnbuilt(map: ConfigMap): void {
-  let longest = 0;
-  for (const level of map.maps('levels') ?? []) {
-    const intervalMs = level.duration('interval') ?? level.refuseAll('expected an interval', ['interval']);
-    if (intervalMs <= longest) level.refuse('interval', 'expected longer intervals from level to level');
-    longest = intervalMs;
-    level.end();
-  }
-  map.ignore('levels', NOT_YET);
-  const snapshot = map.map('snapshot');
-  snapshot?.duration('interval');
-  snapshot?.duration('retention');
-  snapshot?.end();
-  map.ignore('snapshot', NOT_YET);
-  map.duration('l0-retention');
-  map.ignore('l0-retention', NOT_YET);
-  const retention = map.map('retention');
-  retention?.flag('enabled');
-  retention?.end();
-  map.ignore('retention', NOT_YET);
   map.size('spool-max-bytes');
   map.ignore('spool-max-bytes', NOT_YET);
 }
@@ -185,7 +181,7 @@ interface ReadDatabase {
 }
 
 /** One entry of `dbs`. A folder of databases is checked, but gives none yet. */
-function readDatabase(section: ConfigMap): ReadDatabase[] {
+function readDatabase(section: ConfigMap, forAll: UpkeepSettings): ReadDatabase[] {
   const path = section.text('path');
   const dir = section.text('dir');
   if ((path === undefined) === (dir === undefined))
@@ -200,11 +196,12 @@ function readDatabase(section: ConfigMap): ReadDatabase[] {
   } else if (pattern === undefined) section.refuse('dir', 'needs a pattern beside it, such as "*.db"');
   const replica = readReplica(theReplica(section));
   const restoreIfDbNotExists = section.flag('restore-if-db-not-exists') ?? false;
+  const levels = { ...forAll, ...readSnapshot(section) };
   for (const [key, why] of Object.entries(IGNORED_OF_DATABASE)) section.ignore(key, why);
   section.ignore('dir', `${NOT_YET}; the databases in it are NOT replicated`);
   section.end();
   if (path === undefined) return [];
-  return [{ section, database: { path: expandHome(path), replica, restoreIfDbNotExists } }];
+  return [{ section, database: { path: expandHome(path), replica, restoreIfDbNotExists, levels } }];
 }
 
 /** `replica`, or Litestream's older `replicas` with one entry. */

@@ -24,6 +24,7 @@ import {
 } from './command.js';
 import { backupCommand } from './commands/backup.js';
 import { bucketCommand } from './commands/bucket.js';
+import { compactCommand } from './commands/compact.js';
 import { databasesCommand } from './commands/databases.js';
 import { inspectCommand } from './commands/inspect.js';
 import { ltxCommand } from './commands/ltx.js';
@@ -40,6 +41,7 @@ const COMMANDS: readonly Command[] = [
   replicateCommand,
   restoreCommand,
   verifyCommand,
+  compactCommand,
   ltxCommand,
   inspectCommand,
   bucketCommand,

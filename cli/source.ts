@@ -3,6 +3,7 @@
 import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { JetliteError } from '../lib/errors.js';
+import type { UpkeepSettings } from '../lib/jobs/upkeep.js';
 import type { NatsOptions } from '../lib/replica/nats/connect.js';
 import type { ReplicaAddress } from '../lib/replica/open.js';
 import type { Replica } from '../lib/replica/replica.js';
@@ -20,6 +21,8 @@ export interface Source {
   readonly nats: NatsOptions;
   /** The database it belongs to, where that is known. */
   readonly database: string | undefined;
+  /** How its files are merged and kept, where the configuration names the database. */
+  readonly levels?: UpkeepSettings;
 }
 
 /** An address for people: no credentials. */
@@ -50,8 +53,8 @@ export async function resolveSource(
   const config = await readConfig(args, context);
   const configured = config && findDatabase(config, text);
   if (configured !== undefined) {
-    const { replica, path } = configured;
-    return { address: replica.address, nats: replica.nats, database: path };
+    const { replica, path, levels } = configured;
+    return { address: replica.address, nats: replica.nats, database: path, levels };
   }
   if (config !== undefined && args.config !== undefined) {
     throw new JetliteError('USAGE', `${config.file} names no database ${resolve(text)}`, {

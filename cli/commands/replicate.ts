@@ -18,6 +18,8 @@ interface ReplicateArgs extends ConfigArgs {
   readonly replica: string | undefined;
   readonly exec: string | undefined;
   readonly once: boolean;
+  readonly forceSnapshot: boolean;
+  readonly enforceRetention: boolean;
   readonly restoreIfDbNotExists: boolean;
   readonly stateDir: string | undefined;
   readonly addr: string | undefined;
@@ -42,6 +44,16 @@ export const replicateCommand = defineCommand({
         describe: 'Run a program beside; end when it ends',
       })
       .option('once', { type: 'boolean', default: false, describe: 'End when the replicas are up to date' })
+      .option('force-snapshot', {
+        type: 'boolean',
+        default: false,
+        describe: 'With --once: also make a snapshot of the newest state',
+      })
+      .option('enforce-retention', {
+        type: 'boolean',
+        default: false,
+        describe: 'With --once: also remove the files that retention lets go',
+      })
       .option('restore-if-db-not-exists', {
         type: 'boolean',
         default: false,
@@ -65,6 +77,11 @@ export const replicateCommand = defineCommand({
     if (args.once && exec !== undefined) {
       throw new JetliteError('USAGE', '--once and --exec cannot be given together', {
         hint: 'Leave one out.',
+      });
+    }
+    if (!args.once && (args.forceSnapshot || args.enforceRetention)) {
+      throw new JetliteError('USAGE', '--force-snapshot and --enforce-retention need --once', {
+        hint: 'Without it snapshots are made and files removed when it is time.',
       });
     }
     if (exec === undefined) return replicateAll(databases, args, context, context.signal);
@@ -115,6 +132,7 @@ async function readTasks(
     path: db,
     replica: { address, nats: {}, syncIntervalMs: undefined },
     restoreIfDbNotExists: false,
+    levels: {},
   };
   return { databases: [task], exec: args.exec, addr };
 }
@@ -210,6 +228,9 @@ async function replicateOne(
       database: task.path,
       replica,
       once: args.once,
+      forceSnapshot: args.forceSnapshot,
+      enforceRetention: args.enforceRetention,
+      levels: task.levels,
       signal,
       ...(args.stateDir !== undefined && { stateDir: args.stateDir }),
       ...(syncIntervalMs !== undefined && { syncIntervalMs }),

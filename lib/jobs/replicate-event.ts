@@ -2,9 +2,11 @@
 
 import type { CaptureEvent } from '../capture/capture.js';
 import type { LtxFileInfo } from '../replica/replica.js';
+import type { TidyEvent } from './tidy.js';
 
 export type ReplicateEvent =
   | CaptureEvent
+  | TidyEvent
   | { readonly type: 'ready'; readonly level: 'info'; readonly message: string; readonly txid: bigint }
   | {
       readonly type: 'put';
@@ -17,4 +19,6 @@ export type ReplicateEvent =
   /** The replica is out of reach; nothing is lost, and it is tried again. */
   | { readonly type: 'retry' | 'missing'; readonly level: 'warn'; readonly message: string }
   /** It answers again. */
-  | { readonly type: 'back'; readonly level: 'info'; readonly message: string };
+  | { readonly type: 'back'; readonly level: 'info'; readonly message: string }
+  /** What merging and removing files beside did otherwise. */
+  | { readonly type: 'upkeep'; readonly level: 'debug'; readonly message: string };

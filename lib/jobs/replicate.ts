@@ -20,6 +20,8 @@ import { FrozenStates } from './frozen-states.js';
 import { goOnWith } from './replica-state.js';
 import type { ReplicateEvent } from './replicate-event.js';
 import { replicaStateFolder, stateFolder } from './state-folder.js';
+import { DEFAULT_LEVELS, tidy } from './tidy.js';
+import { startUpkeep, type UpkeepSettings } from './upkeep.js';
 import { Uploader } from './uploader.js';
 
 export type { ReplicateEvent } from './replicate-event.js';
@@ -34,6 +36,12 @@ export interface ReplicateOptions {
   readonly syncIntervalMs?: number;
   /** End as soon as the replica is up to date. */
   readonly once?: boolean;
+  /** Merged levels, snapshots and retention, which go on beside; not with `once`. False: files are only added. */
+  readonly levels?: UpkeepSettings | false;
+  /** With `once`: in the end, make a snapshot of the newest state if there is none. */
+  readonly forceSnapshot?: boolean;
+  /** With `once`: in the end, remove what retention lets go. */
+  readonly enforceRetention?: boolean;
   /** False: look at the files by the clock only, every `pollIntervalMs`. */
   readonly fileEvents?: boolean;
   /** How often to look when no file event comes, ms. */
@@ -63,7 +71,7 @@ const MIN_SPACING_MS = 25;
 /** While a batch gathers there is no hurry: looking at each commit would only cost. */
 const GATHER_MS = 2;
 /** What goes on beside the capture loop, in the order of its start; stopped in the opposite order. */
-const COMPANIONS: readonly StartCompanion[] = [];
+const COMPANIONS: readonly StartCompanion[] = [startUpkeep];
 
 /**
  * @throws JetliteError CONFLICT if another writer is at work in the replica, FORMAT or DATABASE if the source is none,
@@ -166,6 +174,7 @@ class Session {
     }
     if (this.#uploader.failure !== undefined) throw this.#uploader.failure;
     await this.#uploader.saveSums();
+    await this.#tidyOnce();
     return this.#result();
   }
 
@@ -184,6 +193,23 @@ class Session {
       if ((stopping || once) && polled === 'current' && !this.#capture.hasPending) return;
       await this.#rest(polled, stopping);
     }
+  }
+
+  /** What was asked for beside `once`. */
+  async #tidyOnce(): Promise<void> {
+    const { once, forceSnapshot, enforceRetention, levels, replica } = this.#options;
+    if (once !== true || !(forceSnapshot || enforceRetention)) return;
+    const result = await tidy(replica, {
+      settings: { ...DEFAULT_LEVELS, ...(levels || {}) },
+      snapshot: forceSnapshot ? 'now' : 'none',
+      retain: enforceRetention === true,
+      signal: this.#options.signal,
+      onEvent: (event) => this.#emit(event),
+    });
+    if (result.kind === 'done') return;
+    throw new JetliteError('REPLICA', `${result.holder} is merging files of ${replica.url} just now`, {
+      hint: 'The replica is up to date; try again for the rest in a minute.',
+    });
   }
 
   #startCompanions(): Companion[] {

@@ -27,7 +27,7 @@ export const DEFAULT_LEVELS: LevelSettings = {
 export type TidyEvent =
   | CompactEvent
   | { readonly type: 'removed'; readonly level: 'debug'; readonly message: string; readonly count: number }
-  | { readonly type: 'unremoved'; readonly level: 'warn'; readonly message: string };
+  | { readonly type: 'stuck'; readonly level: 'warn'; readonly message: string };
 
 export interface TidyOptions {
   readonly settings?: LevelSettings;
@@ -106,6 +106,6 @@ async function tidyUnderLease(replica: Replica, lease: Lease, options: TidyOptio
   }
   if (refused === undefined) return { kind: 'done', merged, removed, stuck };
   const message = `no file was removed: ${refused}`;
-  onEvent?.({ type: 'unremoved', level: 'warn', message });
+  onEvent?.({ type: 'stuck', level: 'warn', message });
   return { kind: 'done', merged, removed, stuck: [...stuck, message] };
 }

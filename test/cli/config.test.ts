@@ -152,6 +152,9 @@ test('wrong types and values are refused with their line', () => {
     refusal('levels: [{interval: 5m}, {interval: 30s}]'),
     /levels\[1\]\.interval: expected longer/,
   );
+  assert.match(refusal('levels: []'), /levels: expected 1 to 8 levels, found 0/);
+  assert.match(refusal('levels: [{every: 30s}]'), /levels\[0\]/);
+  assert.match(refusal('snapshot: {interval: often}'), /snapshot\.interval: expected a duration such as/);
 });
 
 test('a wrong value of a secret is not shown', () => {
@@ -239,9 +242,9 @@ test('anchors, merges, quotes and the older list of one replica are understood',
 test("Litestream's keys that cannot apply are one warning each, what is not built yet too", () => {
   const yaml = [
     'addr: ":9090"',
-    'levels: [{interval: 30s}]',
-    'snapshot: {interval: 24h, retention: 24h}',
-    'l0-retention: 5m',
+    'spool-max-bytes: 1GB',
+    'l0-retention-check-interval: 15s',
+    'verify-compaction: true',
     'mcp-addr: ":3001"',
     'logging: {level: trace, type: JSON, stderr: true}',
     'dbs:',
@@ -258,9 +261,9 @@ test("Litestream's keys that cannot apply are one warning each, what is not buil
   assert.deepEqual(
     config.warnings.map((warning) => warning.replace(/ has no effect.*/, '')).sort(),
     [
-      `${FILE}:2: levels`,
-      `${FILE}:3: snapshot`,
-      `${FILE}:4: l0-retention`,
+      `${FILE}:2: spool-max-bytes`,
+      `${FILE}:3: l0-retention-check-interval`,
+      `${FILE}:4: verify-compaction`,
       `${FILE}:5: mcp-addr`,
       `${FILE}:9: dbs[0].checkpoint-interval`,
       `${FILE}:10: dbs[0].busy-timeout`,
@@ -273,6 +276,30 @@ test("Litestream's keys that cannot apply are one warning each, what is not buil
   assert.deepEqual(config.logging, { level: 'debug', type: 'json' });
   assert.equal(config.databases.length, 1);
   assert.equal(config.databases[0].restoreIfDbNotExists, true);
+});
+
+test('levels, snapshots and retention hold for all databases; a database may have snapshots of its own', () => {
+  const yaml = [
+    'levels: [{interval: 1m}, {interval: 2h}]',
+    'snapshot: {interval: 12h, retention: 72h}',
+    'l0-retention: 10m',
+    'retention: {enabled: false}',
+    'dbs:',
+    '- {path: /a, replica: {path: /b}}',
+    '- {path: /c, snapshot: {retention: 5h}, replica: {path: /d}}',
+  ].join('\n');
+  const config = parseConfig(yaml, FILE, {});
+  const forAll = {
+    levelIntervalsMs: [60_000, 7_200_000],
+    level0RetentionMs: 600_000,
+    snapshotIntervalMs: 43_200_000,
+    snapshotRetentionMs: 259_200_000,
+    retention: false,
+  };
+  assert.deepEqual(config.warnings, []);
+  assert.deepEqual(config.levels, forAll);
+  assert.deepEqual(config.databases[0].levels, forAll);
+  assert.deepEqual(config.databases[1].levels, { ...forAll, snapshotRetentionMs: 18_000_000 });
 });
 
 test('a configuration is found by flag, then environment, and must be there when named', async () => {

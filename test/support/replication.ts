@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { performance } from 'node:perf_hooks';
 import { fileURLToPath } from 'node:url';
 import type { ReplicateEvent } from '../../lib/jobs/replicate.js';
+import type { UpkeepSettings } from '../../lib/jobs/upkeep.js';
 import { type JsonLine, JsonLinesChild } from './json-lines.js';
 
 export interface ReplicationOptions {
@@ -12,6 +13,8 @@ export interface ReplicationOptions {
   readonly syncIntervalMs?: number;
   readonly once?: boolean;
   readonly fileEvents?: boolean;
+  /** Off unless given. */
+  readonly levels?: UpkeepSettings;
 }
 
 export const DRIVER = fileURLToPath(new URL('./replicate-driver.js', import.meta.url));
