@@ -22,7 +22,7 @@
  * Each removal names the version that was listed, under the lease.
  */
 
-import { ConflictError, LeaseLostError } from '../errors.js';
+import { ConflictError, LeaseLostError, throwIfAborted } from '../errors.js';
 import { formatTxid } from '../ltx/header.js';
 import type { LtxFileInfo, Replica } from '../replica/replica.js';
 import type { Lease } from './lease.js';
@@ -58,7 +58,7 @@ export async function retain(
   if (plan.refused !== undefined) return { removed: [], refused: plan.refused };
   const removed: LtxFileInfo[] = [];
   for (let i = 0; i < plan.remove.length; i += BATCH) {
-    lease.signal.throwIfAborted();
+    throwIfAborted(lease.signal, 'removing files');
     const batch = plan.remove.slice(i, i + BATCH);
     try {
       await replica.remove(batch, lease.version);

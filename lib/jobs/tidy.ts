@@ -3,6 +3,7 @@
  * what nothing promised needs. Under the lease, with the replica alone.
  */
 
+import { formatTxid } from '../ltx/header.js';
 import type { LtxFileInfo, Replica } from '../replica/replica.js';
 import { type CompactEvent, compact } from './compact.js';
 import { holdLease, type Lease } from './lease.js';
@@ -26,6 +27,12 @@ export const DEFAULT_LEVELS: LevelSettings = {
 
 export type TidyEvent =
   | CompactEvent
+  | {
+      readonly type: 'snapshot';
+      readonly level: 'debug';
+      readonly message: string;
+      readonly file: LtxFileInfo;
+    }
   | { readonly type: 'removed'; readonly level: 'debug'; readonly message: string; readonly count: number }
   | { readonly type: 'stuck'; readonly level: 'warn'; readonly message: string };
 
@@ -33,8 +40,8 @@ export interface TidyOptions {
   readonly settings?: LevelSettings;
   /** `due` (the default): a snapshot by merging when it is time; `now`: in any case; `none`. */
   readonly snapshot?: 'due' | 'now' | 'none';
-  /** Makes the snapshot that is due in another way than by merging; false if it could not. */
-  readonly makeSnapshot?: (lease: Lease) => Promise<boolean>;
+  /** Puts the snapshot that is due in another way than by merging; undefined if it could not. */
+  readonly putSnapshot?: (lease: Lease) => Promise<LtxFileInfo | undefined>;
   /** Remove what retention lets go; default true. */
   readonly retain?: boolean;
   /** Damaged files found so far (levels.ts, versionKey); those found now are added. */
@@ -83,20 +90,24 @@ async function tidyUnderLease(replica: Replica, lease: Lease, options: TidyOptio
   const { settings = DEFAULT_LEVELS, snapshot = 'due', nowMs, damaged, onEvent } = options;
   const force = snapshot === 'now';
   const intervalMs = settings.snapshotIntervalMs;
-  let byMerging = snapshot !== 'none';
-  if (byMerging && options.makeSnapshot !== undefined) {
-    const files = await replica.list();
-    if (isSnapshotDue(files, intervalMs, nowMs ?? Date.now(), force)) {
-      byMerging = !(await options.makeSnapshot(lease));
-    }
+  let put: LtxFileInfo | undefined;
+  if (snapshot !== 'none' && options.putSnapshot !== undefined) {
+    const isDue = isSnapshotDue(await replica.list(), intervalMs, nowMs ?? Date.now(), force);
+    put = isDue ? await options.putSnapshot(lease) : undefined;
   }
-  const { merged, stuck } = await compact(replica, lease, {
+  if (put !== undefined) {
+    const message = `put a snapshot of TXID ${formatTxid(put.maxTxid)}, ${put.size} bytes`;
+    onEvent?.({ type: 'snapshot', level: 'debug', message, file: put });
+  }
+  const compacted = await compact(replica, lease, {
     intervalsMs: settings.levelIntervalsMs,
-    snapshot: byMerging ? { intervalMs, force } : undefined,
+    snapshot: snapshot === 'none' || put !== undefined ? undefined : { intervalMs, force },
     ...(damaged && { damaged }),
     ...(nowMs !== undefined && { nowMs }),
     ...(onEvent && { onEvent }),
   });
+  const { stuck } = compacted;
+  const merged = put === undefined ? compacted.merged : [put, ...compacted.merged];
   if (options.retain === false) return { kind: 'done', merged, removed: [], stuck };
   const clock = nowMs === undefined ? settings : { ...settings, nowMs };
   const { removed, refused } = await retain(replica, lease, clock);

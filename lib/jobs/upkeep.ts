@@ -9,8 +9,11 @@
  */
 
 import { LeaseLostError } from '../errors.js';
+import type { LtxFileInfo } from '../replica/replica.js';
 import { hasCode, pause } from './attempts.js';
 import type { Companion, SessionParts } from './companion.js';
+import type { Lease } from './lease.js';
+import { snapshotLive } from './snapshot.js';
 import { DEFAULT_LEVELS, type LevelSettings, type TidyEvent, tidy } from './tidy.js';
 
 /** What is left out is as in DEFAULT_LEVELS. */
@@ -66,6 +69,7 @@ class Upkeep {
         retain: this.#retain,
         damaged: this.#damaged,
         signal: this.#signal,
+        putSnapshot: (lease) => this.#putSnapshot(lease),
         onEvent: (event) => this.#tell(event),
       });
       if (result.kind === 'busy') this.#debug(`${result.holder} is merging files; nothing to do here`);
@@ -74,6 +78,16 @@ class Upkeep {
       const passes = error instanceof LeaseLostError || hasCode(error, 'ABORTED', 'REPLICA');
       if (this.#signal.aborted || passes) this.#debug(message);
       else this.#tell({ type: 'stuck', level: 'warn', message });
+    }
+  }
+
+  /** From the live database, which spares reading the replica. */
+  async #putSnapshot({ version, signal }: Lease): Promise<LtxFileInfo | undefined> {
+    try {
+      return await snapshotLive(this.#session, { lease: version, signal });
+    } catch (error) {
+      if (hasCode(error, 'NOT_FOUND')) return undefined;
+      throw error;
     }
   }
 
