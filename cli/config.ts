@@ -22,6 +22,8 @@ export interface DatabaseConfig {
   readonly restoreIfDbNotExists: boolean;
   /** Merged levels, snapshots, retention: its own, else those for all. */
   readonly levels: UpkeepSettings;
+  /** Largest size of what waits on disk for a replica that is away, bytes; undefined for the default. */
+  readonly spoolMaxBytes: number | undefined;
 }
 
 export interface Config {
@@ -96,10 +98,10 @@ export function parseConfig(text: string, file: string, env: Environment | undef
     throw new JetliteError('USAGE', `${file}: the file is empty, expected at least dbs`);
   const map = new ConfigMap(file, '', root, warn);
 
-  readUnbuilt(map);
   const levels = readLevels(map);
   const logging = readLogging(map.map('logging'));
   const exec = map.text('exec');
+  const spoolMaxBytes = map.size('spool-max-bytes');
   const addr = readAddr(map);
   const databases = (map.maps('dbs') ?? []).flatMap((section) => readDatabase(section, levels));
   for (const [key, why] of Object.entries(IGNORED)) map.ignore(key, why);
@@ -107,7 +109,7 @@ export function parseConfig(text: string, file: string, env: Environment | undef
   refuseTwins(databases);
   return {
     file,
-    databases: databases.map(({ database }) => database),
+    databases: databases.map(({ database }) => ({ ...database, spoolMaxBytes })),
     levels,
     logging,
     exec,
@@ -145,12 +147,6 @@ const IGNORED_OF_DATABASE = {
   'busy-timeout': 'Jetlite takes no locks',
 } as const;
 
-/** Keys whose meaning is settled but whose work is not built: checked all the same. */
-function readUnbuilt(map: ConfigMap): void {
-  map.size('spool-max-bytes');
-  map.ignore('spool-max-bytes', NOT_YET);
-}
-
 function readLogging(section: ConfigMap | undefined): Config['logging'] {
   if (section === undefined) return {};
   const name = section.text('level');
@@ -177,7 +173,7 @@ function readAddr(map: ConfigMap): ListenAddress | undefined {
 
 interface ReadDatabase {
   readonly section: ConfigMap;
-  readonly database: DatabaseConfig;
+  readonly database: Omit<DatabaseConfig, 'spoolMaxBytes'>;
 }
 
 /** One entry of `dbs`. A folder of databases is checked, but gives none yet. */

@@ -133,6 +133,7 @@ async function readTasks(
     replica: { address, nats: {}, syncIntervalMs: undefined },
     restoreIfDbNotExists: false,
     levels: {},
+    spoolMaxBytes: undefined,
   };
   return { databases: [task], exec: args.exec, addr };
 }
@@ -215,6 +216,7 @@ async function replicateOne(
   signal: AbortSignal,
   onStarted: (task: Task) => void,
 ): Promise<void> {
+  const { spoolMaxBytes } = task;
   const { syncIntervalMs } = task.replica;
   const { replicate } = await import('../../lib/jobs/replicate.js');
   const log = logged(task, context);
@@ -234,6 +236,7 @@ async function replicateOne(
       signal,
       ...(args.stateDir !== undefined && { stateDir: args.stateDir }),
       ...(syncIntervalMs !== undefined && { syncIntervalMs }),
+      ...(spoolMaxBytes !== undefined && { spoolMaxBytes }),
       onEvent,
     });
   try {

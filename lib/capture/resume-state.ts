@@ -66,6 +66,24 @@ export function bootId(): string | undefined {
   }
 }
 
+/** An intent as bytes, with the boot of the machine that it is good for. */
+export function encodeIntent(intent: Intent, boot: string): Buffer {
+  return Buffer.from(JSON.stringify({ bootId: boot, intent }, bigintToText));
+}
+
+/** What `encodeIntent` made in this boot of the machine; undefined if in another one, or if the bytes are damaged. */
+export function decodeIntent(bytes: Uint8Array, boot: string | undefined): Intent | undefined {
+  try {
+    const content = JSON.parse(Buffer.from(bytes).toString('utf8'), textToBigint) as {
+      bootId: string;
+      intent: Intent;
+    };
+    return content.bootId === boot ? content.intent : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 /** The state of one database towards one replica, in a folder of its own. */
 export class ResumeState {
   readonly folder: string;
@@ -84,7 +102,7 @@ export class ResumeState {
   /** Remembers where capture will stand once `intent.txid` is in the replica. The one written before it is kept too. */
   async writePoint(intent: Intent): Promise<void> {
     if (this.#bootId === undefined || this.#unwritable) return;
-    const body = Buffer.from(JSON.stringify({ bootId: this.#bootId, intent }, bigintToText));
+    const body = encodeIntent(intent, this.#bootId);
     const slot = Buffer.alloc(SLOT_HEADER_SIZE + body.length);
     if (slot.length > SLOT_SIZE) return;
     slot.writeUInt32BE(body.length, 0);
@@ -125,8 +143,7 @@ export class ResumeState {
     const length = slot.readUInt32BE(0);
     const body = slot.subarray(SLOT_HEADER_SIZE, SLOT_HEADER_SIZE + length);
     if (body.length !== length || checksumOf(body) !== slot.readBigUInt64BE(4)) return undefined;
-    const content = JSON.parse(body.toString('utf8'), textToBigint) as { bootId: string; intent: Intent };
-    return content.bootId === this.#bootId ? content.intent : undefined;
+    return decodeIntent(body, this.#bootId);
   }
 
   /** Remembers the sums, which must describe the state of `origin` when this is called; they may change while it waits. */

@@ -46,6 +46,11 @@ export class Attempts {
     return this.#grace.signal;
   }
 
+  /** The last try failed. */
+  get isTroubled(): boolean {
+    return this.#trouble !== undefined;
+  }
+
   /** Tries again after errors that may pass; once told to stop, one last time. */
   async run<T>(attempt: () => Promise<T>, mayPass: (error: unknown) => boolean = isReplicaError): Promise<T> {
     const { signal, once } = this.#options;

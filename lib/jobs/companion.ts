@@ -11,6 +11,7 @@ import type { Replica } from '../replica/replica.js';
 import type { FrozenState } from './frozen-states.js';
 import type { ReplicateOptions } from './replicate.js';
 import type { ReplicateEvent } from './replicate-event.js';
+import type { Spool } from './spool.js';
 import type { Uploader } from './uploader.js';
 
 /** What a companion may see and use of the job. */
@@ -21,6 +22,8 @@ export interface SessionParts {
   readonly state: ResumeState;
   /** Says what became durable. */
   readonly uploader: Uploader;
+  /** Files that the replica got a short while ago can be read here again. */
+  readonly spool: Spool;
   /** The source's state at the next TXID that is sealed, to be read while capture goes on; undefined if there is none. */
   freeze(signal: AbortSignal): Promise<FrozenState | undefined>;
   /** Fires when what hangs must be given up. */

@@ -15,8 +15,11 @@ const WHOLE_BYTES = 4 * 1024 * 1024;
 
 export interface PutOptions {
   readonly timestampMs: number;
-  /** Called once, with the checksum in the file's trailer: before the put where the batch is small, else after it. */
-  readonly onChecksum?: (fileChecksum: bigint) => Promise<void>;
+  /**
+   * Called once, with the checksum in the file's trailer: before the put and with the file's bytes where the batch is
+   * small, else after it.
+   */
+  readonly onChecksum?: (fileChecksum: bigint, file?: readonly Uint8Array[]) => Promise<void>;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -36,7 +39,7 @@ export async function putBatch(
       // Compressing a full batch takes longer than a busy WAL may go unseen.
       await turn();
     }
-    await onChecksum?.(trailerChecksum(blocks[blocks.length - 1]));
+    await onChecksum?.(trailerChecksum(blocks[blocks.length - 1]), blocks);
     return replica.write(target, () => blocks, signal);
   }
   let last: Uint8Array = new Uint8Array();
@@ -86,7 +89,8 @@ export async function putStreamed(
   }
 }
 
-function* encodeBatch(batch: Batch, txid: bigint, timestampMs: number): Generator<Uint8Array> {
+/** The bytes of the level-0 file of `txid`, block by block. */
+export function* encodeBatch(batch: Batch, txid: bigint, timestampMs: number): Generator<Uint8Array> {
   const encoder = new LtxEncoder(headerOf(txid, batch.pageSize, batch.pageCount, timestampMs));
   for (const { pgno, page } of batch.pages.pages()) {
     encoder.writePage(pgno, page);

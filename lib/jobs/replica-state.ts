@@ -6,14 +6,16 @@
 
 import type { Capture } from '../capture/capture.js';
 import type { PageSums } from '../capture/page-sums.js';
-import type { Intent, ResumeState, SumsOrigin } from '../capture/resume-state.js';
+import type { ResumePoint, ResumeState, SumsOrigin } from '../capture/resume-state.js';
 import { JetliteError, throwIfAborted } from '../errors.js';
 import { decodeLtx } from '../ltx/decoder.js';
+import { formatTxid } from '../ltx/header.js';
 import { ltxPath } from '../replica/names.js';
 import type { LtxFileInfo, Replica } from '../replica/replica.js';
 import { putWhatLitestreamKept, type TakeOverOptions } from './litestream-folder.js';
 import { planRestore } from './plan.js';
 import { readSnapshotSums } from './snapshot-sums.js';
+import type { Spool } from './spool.js';
 import { readTrailer } from './trailer.js';
 
 export interface ReplicaState {
@@ -21,11 +23,17 @@ export interface ReplicaState {
   readonly txid: bigint;
   /** Time of the newest file, ms since the epoch; 0 if the replica is empty. */
   readonly timestampMs: number;
+  /** The checksum in the trailer of the newest file; 0 if the replica is empty. */
+  readonly fileChecksum: bigint;
+  /** TXID of the newest file that waits in the spool to be put; `txid` if none does. The sums describe its state. */
+  readonly spooledTxid: bigint;
   /** Whether capture goes on from where an earlier run stood, without an image. */
   readonly resumed: boolean;
 }
 
 export interface LoadOptions extends TakeOverOptions {
+  /** What an earlier run could not put. */
+  readonly spool?: Spool | undefined;
   readonly onProgress?: (progress: { readonly bytes: number; readonly totalBytes: number }) => void;
 }
 
@@ -43,11 +51,18 @@ export async function goOnWith(
 ): Promise<ReplicaState> {
   await putWhatLitestreamKept(replica, capture.files.path, options);
   const files = await replica.list();
-  if (files.length === 0) return { txid: 0n, timestampMs: 0, resumed: false };
   const { pageSize, sums } = capture;
+  if (files.length === 0) {
+    const empty = { txid: 0n, timestampMs: 0, fileChecksum: 0n };
+    return recordSpooled(empty, undefined, capture, options);
+  }
   const intents = state.readPoints();
   const newest = files.reduce((a, b) => (b.maxTxid > a.maxTxid ? b : a));
-  const ours = await findOurs(replica, newest, intents);
+  const fileChecksum = (await readTrailer(replica, newest)) ?? 0n;
+  const ours =
+    newest.level === 0
+      ? intents.find((intent) => intent.txid === newest.maxTxid && intent.fileChecksum === fileChecksum)
+      : undefined;
   const known = await loadSums(replica, files, capture, state);
   let plan = planRestore(files, { kind: 'newest' });
   if (known !== undefined) {
@@ -59,21 +74,47 @@ export async function goOnWith(
     }
   }
   await recordPlan(replica, plan, pageSize, sums, options);
-  if (ours !== undefined) capture.resume(ours.point);
-  return { txid: plan.txid, timestampMs: newest.timestampMs, resumed: ours !== undefined };
+  const found = { txid: plan.txid, timestampMs: newest.timestampMs, fileChecksum };
+  return recordSpooled(found, ours?.point, capture, options);
 }
 
-/** The intent of an earlier run that became the replica's newest file, if one did. */
-async function findOurs(
-  replica: Replica,
-  newest: LtxFileInfo,
-  intents: readonly Intent[],
-): Promise<Intent | undefined> {
-  if (newest.level !== 0) return undefined;
-  const candidates = intents.filter((intent) => intent.txid === newest.maxTxid);
-  if (candidates.length === 0) return undefined;
-  const checksum = await readTrailer(replica, newest);
-  return candidates.find((intent) => intent.fileChecksum === checksum);
+/** Goes on from the replica's state to that of the last file in the spool that follows it. */
+async function recordSpooled(
+  found: Pick<ReplicaState, 'txid' | 'timestampMs' | 'fileChecksum'>,
+  point: ResumePoint | undefined,
+  capture: Capture,
+  { spool, onEvent, signal }: LoadOptions,
+): Promise<ReplicaState> {
+  let last = { spooledTxid: found.txid, timestampMs: found.timestampMs, point };
+  if (spool !== undefined) {
+    const { lastTxid, forgotten } = await spool.takeUp(found.txid, found.fileChecksum);
+    if (forgotten > 0n) {
+      onEvent?.({
+        type: 'state',
+        level: 'warn',
+        message: `${forgotten} files in ${spool.folder} do not follow what the replica holds: they are dropped, and the database is compared with it`,
+      });
+    }
+    for (let txid = found.txid + 1n; txid <= lastTxid; txid++) {
+      throwIfAborted(signal, 'reading the spool');
+      const file = await spool.read(txid);
+      if (file === undefined) throw await spoolDamaged(spool, txid);
+      const name = { level: 0, minTxid: txid, maxTxid: txid };
+      await recordContent(ltxPath(name), file.content(), spool.folder, capture.pageSize, capture.sums);
+      last = { spooledTxid: txid, timestampMs: file.timestampMs, point: file.point };
+    }
+  }
+  if (last.point !== undefined) capture.resume(last.point);
+  const { spooledTxid, timestampMs } = last;
+  return { ...found, spooledTxid, timestampMs, resumed: last.point !== undefined };
+}
+
+/** A file that was checked, or written by this process, is damaged or gone. What the spool holds is of no use then. */
+export async function spoolDamaged(spool: Spool, txid: bigint): Promise<JetliteError> {
+  await spool.clear();
+  return new JetliteError('FORMAT', `TXID ${formatTxid(txid)} cannot be read any more in ${spool.folder}`, {
+    hint: 'Start again: the database is compared with the replica then, and nothing of its content is lost.',
+  });
 }
 
 /**
@@ -124,13 +165,23 @@ async function recordFile(
   pageSize: number,
   sums: PageSums,
 ): Promise<void> {
+  await recordContent(ltxPath(file), replica.read(file), replica.url, pageSize, sums);
+}
+
+async function recordContent(
+  name: string,
+  content: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+  where: string,
+  pageSize: number,
+  sums: PageSums,
+): Promise<void> {
   let commit = 0;
-  await decodeLtx(ltxPath(file), replica.read(file), {
+  await decodeLtx(name, content, {
     header: (header) => {
       if (header.pageSize !== pageSize) {
         throw new JetliteError(
           'DATABASE',
-          `the database has pages of ${pageSize} bytes, the chain in ${replica.url} pages of ${header.pageSize}`,
+          `the database has pages of ${pageSize} bytes, the chain in ${where} pages of ${header.pageSize}`,
           { hint: 'A chain of LTX files has one page size: use a new replica path for this database.' },
         );
       }

@@ -18,6 +18,9 @@ export type ReplicateEvent =
     }
   /** The replica is out of reach; nothing is lost, and it is tried again. */
   | { readonly type: 'retry' | 'missing'; readonly level: 'warn'; readonly message: string }
+  /** A file waits for the replica on disk now; or there is something to be said of those that do. */
+  | { readonly type: 'spooled'; readonly level: 'debug'; readonly message: string; readonly txid: bigint }
+  | { readonly type: 'spool'; readonly level: 'warn'; readonly message: string }
   /** It answers again. */
   | { readonly type: 'back'; readonly level: 'info'; readonly message: string }
   /** What merging and removing files beside did otherwise. */

@@ -8,6 +8,7 @@
  *    after `syncIntervalMs`, or when it is full; a commit is never split.
  */
 
+import path from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Capture } from '../capture/capture.js';
@@ -19,6 +20,7 @@ import type { Companion, StartCompanion } from './companion.js';
 import { FrozenStates } from './frozen-states.js';
 import { goOnWith } from './replica-state.js';
 import type { ReplicateEvent } from './replicate-event.js';
+import { Spool } from './spool.js';
 import { replicaStateFolder, stateFolder } from './state-folder.js';
 import { DEFAULT_LEVELS, tidy } from './tidy.js';
 import { startUpkeep, type UpkeepSettings } from './upkeep.js';
@@ -34,6 +36,8 @@ export interface ReplicateOptions {
   readonly stateDir?: string;
   /** Longest time commits gather while an earlier batch is still being put, ms. */
   readonly syncIntervalMs?: number;
+  /** Largest size of what waits on disk for a replica that is away, bytes; default 1 GiB. */
+  readonly spoolMaxBytes?: number;
   /** End as soon as the replica is up to date. */
   readonly once?: boolean;
   /** Merged levels, snapshots and retention, which go on beside; not with `once`. False: files are only added. */
@@ -66,10 +70,15 @@ export interface ReplicateResult {
 
 const DEFAULT_SYNC_INTERVAL_MS = 100;
 const DEFAULT_POLL_MS = 1000;
+const DEFAULT_SPOOL_BYTES = 1024 ** 3;
+/** How much of what a server has acknowledged is kept, so that it can be put again should the server lose it. */
+const SPOOL_KEEP_BYTES = 64 * 1024 ** 2;
 /** Files that follow one another faster than this gather: a replica of a busy database must not drown in files. */
 const MIN_SPACING_MS = 25;
 /** While a batch gathers there is no hurry: looking at each commit would only cost. */
 const GATHER_MS = 2;
+/** Longest time between two looks while something is pending: a put that ends, or a file event, comes sooner. */
+const BLOCKED_MS = 100;
 /** What goes on beside the capture loop, in the order of its start; stopped in the opposite order. */
 const COMPANIONS: readonly StartCompanion[] = [startUpkeep];
 
@@ -84,12 +93,24 @@ export async function replicate(options: ReplicateOptions): Promise<ReplicateRes
   const state = new ResumeState(replicaStateFolder(folder, options.replica.url), (message) =>
     options.onEvent?.({ type: 'state', level: 'warn', message }),
   );
+  let spool: Spool | undefined;
   try {
-    return await new Session(capture, state, options).run();
+    spool = await openSpool(state.folder, options);
+    return await new Session(capture, state, spool, options).run();
   } finally {
+    await spool?.close();
     state.close();
     capture.close();
   }
+}
+
+function openSpool(folder: string, options: ReplicateOptions): Promise<Spool> {
+  return Spool.open(path.join(folder, 'spool'), {
+    maxBytes: options.spoolMaxBytes ?? DEFAULT_SPOOL_BYTES,
+    // A folder has synced what it acknowledges; a server may lose it.
+    keepBytes: options.replica.url.startsWith('file:') ? 0 : SPOOL_KEEP_BYTES,
+    onTrouble: (message) => options.onEvent?.({ type: 'spool', level: 'warn', message }),
+  });
 }
 
 /** Waits for a database that does not exist yet. Undefined if told to stop meanwhile. */
@@ -122,6 +143,7 @@ async function openWhenThere(options: ReplicateOptions): Promise<Capture | undef
 class Session {
   readonly #capture: Capture;
   readonly #state: ResumeState;
+  readonly #spool: Spool;
   readonly #options: ReplicateOptions;
   readonly #attempts: Attempts;
   readonly #uploader: Uploader;
@@ -129,9 +151,10 @@ class Session {
   #sealedAt = Number.NEGATIVE_INFINITY;
   #pendingSince = 0;
 
-  constructor(capture: Capture, state: ResumeState, options: ReplicateOptions) {
+  constructor(capture: Capture, state: ResumeState, spool: Spool, options: ReplicateOptions) {
     this.#capture = capture;
     this.#state = state;
+    this.#spool = spool;
     this.#options = options;
     this.#attempts = new Attempts({
       signal: options.signal,
@@ -142,7 +165,7 @@ class Session {
     });
     const { replica } = options;
     const emit = (event: ReplicateEvent): void => this.#emit(event);
-    this.#uploader = new Uploader({ replica, capture, state, attempts: this.#attempts, emit });
+    this.#uploader = new Uploader({ replica, capture, state, spool, attempts: this.#attempts, emit });
     this.#states = new FrozenStates(capture, () => this.#uploader.sealedTxid);
   }
 
@@ -151,10 +174,13 @@ class Session {
     try {
       return await this.#run();
     } catch (error) {
-      if (!this.#attempts.interrupt.aborted || !hasCode(error, 'ABORTED', 'REPLICA')) throw error;
-      const { database, replica } = this.#options;
+      const { database, replica, signal } = this.#options;
+      if (!signal?.aborted || !hasCode(error, 'ABORTED', 'REPLICA')) throw error;
+      const hint = (await this.#uploader.shelve())
+        ? `They wait in ${this.#spool.folder}: start again when the replica can be reached.`
+        : 'They are in the database: start again when the replica can be reached.';
       throw new JetliteError('REPLICA', `${database}: stopped before ${replica.url} had its last commits`, {
-        hint: 'They are in the database: start again when the replica can be reached.',
+        hint,
         cause: error,
       });
     } finally {
@@ -188,6 +214,7 @@ class Session {
       const polled = await this.#poll();
       this.#seal(stopping || (once === true && polled === 'current'));
       this.#states.serve();
+      this.#uploader.spoolIfAway();
       if (this.#uploader.failure !== undefined) throw this.#uploader.failure;
       if (first) this.#emitReady();
       if ((stopping || once) && polled === 'current' && !this.#capture.hasPending) return;
@@ -219,6 +246,7 @@ class Session {
       replica: this.#options.replica,
       capture: this.#capture,
       state: this.#state,
+      spool: this.#spool,
       uploader,
       freeze: (signal: AbortSignal) => this.#states.wish(signal),
       interrupt: this.#attempts.interrupt,
@@ -245,12 +273,13 @@ class Session {
         () =>
           goOnWith(replica, this.#capture, this.#state, {
             signal: interrupt,
+            spool: this.#spool,
             onEvent: this.#options.onEvent,
           }),
         isAway,
       );
       this.#uploader.beginAt(state);
-      if (state.txid === 0n) await this.#uploader.putFirst();
+      if (state.spooledTxid === 0n) await this.#uploader.putFirst();
       return true;
     } catch (error) {
       if (interrupt.aborted) return false;
@@ -282,10 +311,15 @@ class Session {
   }
 
   #isTime(): boolean {
+    return this.#dueInMs() <= 0;
+  }
+
+  /** How long what is pending is to gather still. */
+  #dueInMs(): number {
     const now = performance.now();
-    if (!this.#uploader.isPutting) return now - this.#sealedAt >= MIN_SPACING_MS;
+    if (!this.#uploader.isPutting) return this.#sealedAt + MIN_SPACING_MS - now;
     const interval = this.#options.syncIntervalMs ?? DEFAULT_SYNC_INTERVAL_MS;
-    return !this.#uploader.isFull && now - this.#pendingSince >= interval;
+    return this.#pendingSince + this.#uploader.gatherMs(interval) - now;
   }
 
   async #rest(polled: 'current' | 'more' | 'wait', stopping: boolean): Promise<void> {
@@ -304,9 +338,9 @@ class Session {
     if (polled === 'wait') ms = 5;
     else if (blocked) {
       await delay(GATHER_MS);
-      ms = Math.max(1, this.#sealedAt + MIN_SPACING_MS - performance.now());
+      ms = Math.min(BLOCKED_MS, this.#dueInMs());
     }
-    await this.#capture.wait(ms, signal);
+    await this.#capture.wait(Math.max(1, ms), signal);
   }
 
   #emitReady(): void {

@@ -261,7 +261,6 @@ test("Litestream's keys that cannot apply are one warning each, what is not buil
   assert.deepEqual(
     config.warnings.map((warning) => warning.replace(/ has no effect.*/, '')).sort(),
     [
-      `${FILE}:2: spool-max-bytes`,
       `${FILE}:3: l0-retention-check-interval`,
       `${FILE}:4: verify-compaction`,
       `${FILE}:5: mcp-addr`,
@@ -276,6 +275,7 @@ test("Litestream's keys that cannot apply are one warning each, what is not buil
   assert.deepEqual(config.logging, { level: 'debug', type: 'json' });
   assert.equal(config.databases.length, 1);
   assert.equal(config.databases[0].restoreIfDbNotExists, true);
+  assert.equal(config.databases[0].spoolMaxBytes, 1e9);
 });
 
 test('levels, snapshots and retention hold for all databases; a database may have snapshots of its own', () => {

@@ -4,6 +4,7 @@
  * stdin, SIGTERM and SIGINT stop it cleanly.
  */
 import { JetliteError } from '../../lib/errors.js';
+import { awaitReplica } from '../../lib/jobs/await-replica.js';
 import { type ReplicateEvent, replicate } from '../../lib/jobs/replicate.js';
 import { openReplica } from '../../lib/replica/open.js';
 import type { ReplicationOptions } from './replication.js';
@@ -21,10 +22,17 @@ process.stdin.on('end', () => stopping.abort()).resume();
 
 print({ ready: process.pid });
 try {
-  const replica = await openReplica(options.replica);
   const onEvent = (event: ReplicateEvent): void => print({ event });
-  print({ ended: await replicate({ ...options, replica, signal: stopping.signal, onEvent }) });
-  await replica.close();
+  const { nats, once = false } = options;
+  const { signal } = stopping;
+  const open = () => openReplica(options.replica, nats === undefined ? {} : { nats });
+  const replica = await awaitReplica(open, { signal, once, onEvent });
+  if (replica === undefined) throw new Error('stopped before the replica answered');
+  try {
+    print({ ended: await replicate({ ...options, replica, signal, onEvent }) });
+  } finally {
+    await replica.close();
+  }
 } catch (error) {
   const { code, hint } = error instanceof JetliteError ? error : {};
   print({ failed: { code, hint, message: (error as Error).message, stack: (error as Error).stack } });

@@ -4,6 +4,7 @@ import { performance } from 'node:perf_hooks';
 import { fileURLToPath } from 'node:url';
 import type { ReplicateEvent } from '../../lib/jobs/replicate.js';
 import type { UpkeepSettings } from '../../lib/jobs/upkeep.js';
+import type { NatsOptions } from '../../lib/replica/nats/connect.js';
 import { type JsonLine, JsonLinesChild } from './json-lines.js';
 
 export interface ReplicationOptions {
@@ -15,6 +16,8 @@ export interface ReplicationOptions {
   readonly fileEvents?: boolean;
   /** Off unless given. */
   readonly levels?: UpkeepSettings;
+  readonly spoolMaxBytes?: number;
+  readonly nats?: NatsOptions;
 }
 
 export const DRIVER = fileURLToPath(new URL('./replicate-driver.js', import.meta.url));
@@ -83,6 +86,12 @@ export class Replication {
   nextPut(): Promise<void> {
     const known = new Set(this.events);
     return this.waitFor((event) => event.type === 'put' && !known.has(event));
+  }
+
+  /** Resolves at the next event of that type. */
+  next(type: ReplicateEvent['type']): Promise<void> {
+    const known = this.events.length;
+    return this.waitFor((event) => event.type === type && this.events.indexOf(event, known) !== -1);
   }
 
   /**
