@@ -171,6 +171,6 @@ export function parseLtxFileName(name: string): { minTxid: bigint; maxTxid: bigi
   const match = /^([0-9a-f]{16})-([0-9a-f]{16})\.ltx$/.exec(name);
   if (match === null) return undefined;
   const minTxid = BigInt(`0x${match[1]}`);
-  const maxTxid = BigInt(`0x${match[2]}`);
+  const maxTxid = match[2] === match[1] ? minTxid : BigInt(`0x${match[2]}`);
   return minTxid > 0n && minTxid <= maxTxid ? { minTxid, maxTxid } : undefined;
 }

@@ -38,13 +38,15 @@ export function parseLevel(name: string): number | undefined {
   return /^[0-9]$/.test(name) ? Number(name) : undefined;
 }
 
-/** The reverse of `ltxPath`; undefined for every other name. */
+const FILE_NAME_AT = 'ltx/0/'.length;
+
+/** The reverse of `ltxPath`; undefined for every other name. Listings of many thousand files go through here. */
 export function parseLtxPath(path: string): LtxName | undefined {
-  const parts = path.split('/');
-  if (parts.length !== 3 || parts[0] !== 'ltx') return undefined;
-  const level = parseLevel(parts[1]);
-  const txids = parseLtxFileName(parts[2]);
-  return level === undefined || txids === undefined ? undefined : { level, ...txids };
+  if (!path.startsWith('ltx/') || path[FILE_NAME_AT - 1] !== '/') return undefined;
+  const level = parseLevel(path[FILE_NAME_AT - 2]);
+  if (level === undefined) return undefined;
+  const txids = parseLtxFileName(path.slice(FILE_NAME_AT));
+  return txids && { level, minTxid: txids.minTxid, maxTxid: txids.maxTxid };
 }
 
 /** The order of a listing: by level, then first, then last transaction. */

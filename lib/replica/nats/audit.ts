@@ -39,8 +39,7 @@ export async function auditFiles(
   const byName = new Map(listed.map((file) => [ltxPath(file), file]));
   const looks: (() => Promise<FileFlaw | undefined>)[] = [];
   for (const file of listed) {
-    if ((counts.get(file.object.nuid) ?? 0) !== file.object.chunks)
-      looks.push(() => countAgain(bucket, file));
+    if ((counts.get(file.nuid) ?? 0) !== file.chunks) looks.push(() => countAgain(bucket, file));
   }
   for (const file of remembered) {
     const found = byName.get(ltxPath(file));
@@ -57,7 +56,7 @@ export async function auditFiles(
 
 /** It may have been replaced or removed, or put, between listing and counting. */
 async function countAgain(bucket: Bucket, file: ListedFile): Promise<FileFlaw | undefined> {
-  const { name, nuid, chunks } = file.object;
+  const { name, nuid, chunks } = file;
   const last = await lastMeta(bucket, name);
   if (last !== undefined && versionOf(last) !== file.version) return undefined;
   const found = await chunkCount(bucket, nuid);
@@ -85,7 +84,7 @@ function replaced(file: LtxFileInfo, found: ListedFile): FileFlaw {
 
 function isSame(file: LtxFileInfo, found: ListedFile): boolean {
   if (file.version === found.version) return true;
-  return file.size === found.size && file.digest !== undefined && file.digest === found.object.digest;
+  return file.size === found.size && file.digest !== undefined && file.digest === found.digest;
 }
 
 function timeOf(object: StoredObject): string {

@@ -202,7 +202,7 @@ export class OrderedConsumer {
  * sequence>.<consumer sequence>.<nanoseconds>.<pending>`, with domain and account before the stream in newer ones.
  */
 function deliveryOf(message: Msg): Delivery {
-  const tokens = message.reply?.split('.') ?? [];
+  const tokens = (message.reply ?? '').split('.');
   const at = tokens.length > 9 ? 6 : 4;
   return {
     message,

@@ -11,21 +11,29 @@
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { ErrorCode, NatsError } from 'nats';
-import { parseLtxPath } from '../names.js';
+import { type LtxName, parseLtxPath } from '../names.js';
 import type { LtxFileInfo } from '../replica.js';
 import type { Bucket } from './bucket.js';
 import { type ConsumerEvents, type Delivery, type OrderedConsumer, openConsumer } from './consumer.js';
 import { isFinal, requestError } from './errors.js';
 import type { ReadableObject } from './get.js';
-import { decodeMeta, hasMessageFrom, metaFilter, newestMeta, type StoredObject } from './objects.js';
+import {
+  decodeMeta,
+  hasMessageFrom,
+  headerOf,
+  metaFilter,
+  newestMeta,
+  type StoredObject,
+} from './objects.js';
 
 /** Header of the metas of LTX files: the file's time, RFC 3339. Litestream's. */
 export const TIMESTAMP_HEADER = 'Litestream-Timestamp';
 
-/** A file as the bucket has it. */
-export interface ListedFile extends LtxFileInfo {
+/** A file as the bucket has it: one flat object, for there may be very many. */
+export interface ListedFile extends LtxFileInfo, ReadableObject {
+  readonly size: number;
   readonly version: string;
-  readonly object: ReadableObject;
+  readonly digest: string;
 }
 
 const PUSH_PATIENCE_MS = 2000;
@@ -36,29 +44,37 @@ const IDLE_PATIENCE = 3;
 
 /** What a meta under the prefix says of an LTX file; undefined if it is something else. */
 export function listedFile(prefix: string, object: StoredObject): ListedFile | undefined {
-  const name = nameOf(prefix, object);
-  if (name === undefined || object.deleted) return undefined;
-  const time = Date.parse(object.headers[TIMESTAMP_HEADER]?.[0] ?? '');
-  const { nuid, size, chunks, chunkSize, digest, sequence } = object;
+  if (object.deleted) return undefined;
+  const ltx = ltxNameOf(prefix, object.name);
+  if (ltx === undefined) return undefined;
+  const time = Date.parse(headerOf(object, TIMESTAMP_HEADER) ?? '');
   return {
-    ...name,
-    size,
+    level: ltx.level,
+    minTxid: ltx.minTxid,
+    maxTxid: ltx.maxTxid,
+    size: object.size,
     timestampMs: Number.isNaN(time) ? object.storedMs : time,
     version: versionOf(object),
-    object: { name: object.name, nuid, size, chunks, chunkSize, digest, sequence },
+    name: object.name,
+    nuid: object.nuid,
+    chunks: object.chunks,
+    chunkSize: object.chunkSize,
+    digest: object.digest,
+    sequence: object.sequence,
   };
 }
 
-function nameOf(prefix: string, object: StoredObject) {
-  const start = prefix === '' ? '' : `${prefix}/`;
-  return object.name.startsWith(start) ? parseLtxPath(object.name.slice(start.length)) : undefined;
+function ltxNameOf(prefix: string, name: string): LtxName | undefined {
+  if (prefix === '') return parseLtxPath(name);
+  const isUnder = name.startsWith(prefix) && name[prefix.length] === '/';
+  return isUnder ? parseLtxPath(name.slice(prefix.length + 1)) : undefined;
 }
 
 /** What the listing of a replica shows of a file. */
 export function infoOf(file: ListedFile): LtxFileInfo {
-  const { level, minTxid, maxTxid, size, timestampMs, version } = file;
-  const { digest } = file.object;
-  return { level, minTxid, maxTxid, size, timestampMs, version, ...(digest === '' ? {} : { digest }) };
+  const { level, minTxid, maxTxid, size, timestampMs, version, digest } = file;
+  const info = { level, minTxid, maxTxid, size, timestampMs, version };
+  return digest === '' ? info : { ...info, digest };
 }
 
 /** Names one version of an object: its meta's sequence and its nuid. */
@@ -292,7 +308,7 @@ export class Listing {
     const { message, sequence, timestampMs } = delivery;
     const { subject, data } = message;
     const object = decodeMeta(this.#bucket, { subject, data, sequence, storedMs: timestampMs });
-    if (object === undefined || nameOf(this.#prefix, object) === undefined) return undefined;
+    if (object === undefined) return undefined;
     const file = listedFile(this.#prefix, object);
     if (file === undefined) files.delete(object.name);
     else files.set(object.name, file);

@@ -26,13 +26,17 @@ export interface StoredObject {
   readonly chunkSize: number | undefined;
   /** `SHA-256=<base64url>`; empty where there is none. */
   readonly digest: string;
-  readonly headers: Readonly<Record<string, readonly string[]>>;
+  /** As its writer said; see `headerOf`. */
+  readonly headers: unknown;
   readonly deleted: boolean;
   /** Stream sequence of the meta. */
   readonly sequence: number;
   /** When the server stored the meta. */
   readonly storedMs: number;
 }
+
+/** Headers of an object as its meta carries them. */
+export type ObjectHeaders = Readonly<Record<string, readonly string[]>>;
 
 /** Header of our metas: who put the object, for the message that another writer gets. */
 export const WRITER_HEADER = 'Jetlite-Writer';
@@ -61,10 +65,8 @@ function padded(base64url: string): string {
 /** The JSON text of a meta. */
 export function encodeMeta(
   bucket: Bucket,
-  object: Pick<
-    StoredObject,
-    'name' | 'nuid' | 'size' | 'chunks' | 'chunkSize' | 'digest' | 'headers' | 'deleted'
-  >,
+  object: Pick<StoredObject, 'name' | 'nuid' | 'size' | 'chunks' | 'chunkSize' | 'digest' | 'deleted'>,
+  headers?: ObjectHeaders,
 ): Uint8Array {
   const { name, nuid, size, chunks, digest, deleted } = object;
   return Buffer.from(
@@ -77,7 +79,7 @@ export function encodeMeta(
       digest,
       mtime: new Date().toISOString(),
       ...(deleted ? { deleted } : {}),
-      ...(Object.keys(object.headers).length === 0 ? {} : { headers: object.headers }),
+      ...(headers === undefined ? {} : { headers }),
       ...(object.chunkSize === undefined ? {} : { options: { max_chunk_size: object.chunkSize } }),
     }),
   );
@@ -119,7 +121,7 @@ export function decodeMeta(bucket: Bucket, message: MetaMessage): StoredObject |
     chunks,
     chunkSize,
     digest,
-    headers: checkedHeaders(meta.headers),
+    headers: meta.headers,
     deleted,
     sequence,
     storedMs,
@@ -130,13 +132,11 @@ function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
 }
 
-function checkedHeaders(found: unknown): Record<string, string[]> {
-  const checked: Record<string, string[]> = {};
-  if (found === null || typeof found !== 'object') return checked;
-  for (const [key, values] of Object.entries(found)) {
-    if (Array.isArray(values)) checked[key] = values.filter((value) => typeof value === 'string');
-  }
-  return checked;
+/** The first value of a header that the writer of an object gave it. */
+export function headerOf({ headers }: Pick<StoredObject, 'headers'>, key: string): string | undefined {
+  const values = (headers as Record<string, unknown> | null | undefined)?.[key];
+  const first: unknown = Array.isArray(values) ? values[0] : undefined;
+  return typeof first === 'string' ? first : undefined;
 }
 
 /** The last meta under a name, a deleted one too; undefined if the name never existed. */
@@ -188,7 +188,7 @@ export async function deleteObject(
   object: Pick<StoredObject, 'name' | 'nuid' | 'sequence'>,
 ): Promise<boolean> {
   const { name, nuid } = object;
-  const nothing = { size: 0, chunks: 0, chunkSize: undefined, digest: '', headers: {}, deleted: true };
+  const nothing = { size: 0, chunks: 0, chunkSize: undefined, digest: '', deleted: true };
   const marker = encodeMeta(bucket, { name, nuid, ...nothing });
   try {
     await bucket.link.ask(() =>

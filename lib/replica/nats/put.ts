@@ -28,7 +28,9 @@ import {
   chunkCount,
   encodeMeta,
   type Guard,
+  headerOf,
   lastMeta,
+  type ObjectHeaders,
   publishMeta,
   purgeChunks,
   type StoredObject,
@@ -38,7 +40,7 @@ import type { Pace } from './pace.js';
 
 export interface PutTarget {
   readonly name: string;
-  readonly headers: Readonly<Record<string, readonly string[]>>;
+  readonly headers: ObjectHeaders;
   /** The version to replace, a deleted mark too; undefined if the name must never have existed. */
   readonly replaces: Pick<StoredObject, 'sequence' | 'nuid'> | undefined;
   /** The object, and its version, that must still stand when this one gets its name. */
@@ -148,7 +150,7 @@ class Put {
     );
     throwIfAborted(this.#signal);
     const object = this.#objectOf(nuid, sent);
-    const json = encodeMeta(this.#bucket, object);
+    const json = encodeMeta(this.#bucket, object, this.#target.headers);
     const standing = await this.#lookBefore(object);
     if (standing !== undefined) return standing;
     const answer =
@@ -272,7 +274,7 @@ class Put {
 
   #conflict(last: StoredObject): ConflictError {
     const when = new Date(last.storedMs).toISOString();
-    const who = last.headers[WRITER_HEADER]?.[0] ?? 'another program';
+    const who = headerOf(last, WRITER_HEADER) ?? 'another program';
     const what = last.deleted
       ? `was removed at ${when}, and its name is taken for good`
       : `was put by ${who} at ${when}`;
@@ -329,7 +331,7 @@ export function leaseLost(bucket: Bucket, name: string, last: StoredObject | und
   const who =
     last === undefined || last.deleted
       ? 'was given back or removed'
-      : `was taken by ${last.headers[WRITER_HEADER]?.[0] ?? 'another program'} at ${new Date(last.storedMs).toISOString()}`;
+      : `was taken by ${headerOf(last, WRITER_HEADER) ?? 'another program'} at ${new Date(last.storedMs).toISOString()}`;
   return new LeaseLostError(`${name} in bucket ${bucket.name} ${who}`);
 }
 

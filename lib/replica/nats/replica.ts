@@ -100,7 +100,7 @@ class NatsReplica implements Replica {
   }
 
   async *read(file: LtxFileInfo, range?: ReadRange): AsyncGenerator<Uint8Array> {
-    yield* readObject(this.#bucket, (await this.#listed(file)).object, range);
+    yield* readObject(this.#bucket, await this.#listed(file), range);
   }
 
   async audit(remembered: readonly LtxFileInfo[] = []): Promise<AuditFindings> {
@@ -263,9 +263,9 @@ class NatsReplica implements Replica {
   #expectNothingAbove(target: LtxName): void {
     const highest = this.#listing.highestLevel0;
     if (highest === undefined || highest.maxTxid <= target.maxTxid) return;
-    if (this.#ownNuids.has(highest.object.nuid)) return;
+    if (this.#ownNuids.has(highest.nuid)) return;
     throw new ConflictError(
-      `another writer put ${highest.object.name} in bucket ${this.#bucket.name}, above ${ltxPath(target)}`,
+      `another writer put ${highest.name} in bucket ${this.#bucket.name}, above ${ltxPath(target)}`,
       { hint: 'Only one program may write a replica: stop one of them, or give each its own prefix.' },
     );
   }
