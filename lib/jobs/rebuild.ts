@@ -6,7 +6,8 @@
  * 2. After each LTX file the database is exactly the state of that file's last transaction, with its size.
  * 3. A file that is gone when its turn comes was merged or retired meanwhile. The listing is read again and the plan made
  *    anew from the state reached. Pages of a file that was applied in part do no harm, for the new plan leads at least as
- *    far as the old one: whatever that file changed, the new files change too.
+ *    far as the old one: whatever that file changed, the new files change too. Where nothing leads on, the file is emptied
+ *    and filled from what there is now.
  * 4. Each file is held against the state before it (StateCheck), so that files of two databases do not pass for one.
  */
 
@@ -61,7 +62,8 @@ const HINT = 'Restore an earlier state with --txid or --timestamp, or from anoth
  */
 export async function rebuildDatabase(options: RebuildOptions): Promise<Rebuilt> {
   const { replica, file, parallelism = DEFAULT_PARALLELISM } = options;
-  const target = new Target(file, options.signal, options.onProgress);
+  const begin = (): Target => new Target(file, options.signal, options.onProgress);
+  let target = begin();
   let plan = options.plan;
   for (let plans = 1; ; plans++) {
     try {
@@ -70,7 +72,13 @@ export async function rebuildDatabase(options: RebuildOptions): Promise<Rebuilt>
     } catch (error) {
       if (!isVanished(error) || plans === MAX_PLANS) throw error;
     }
-    plan = await planAnew(options, target.txid);
+    const files = await replica.list();
+    const onwards = planOnwards(files, options, target.txid);
+    if (onwards === undefined) {
+      await file.truncate(0);
+      target = begin();
+    }
+    plan = onwards ?? planAfresh(files, options);
   }
 }
 
@@ -78,17 +86,29 @@ function isVanished(error: unknown): boolean {
   return error instanceof JetliteError && error.code === 'NOT_FOUND';
 }
 
-/** Goes on from the state reached, to at least where the first plan led. */
-async function planAnew(options: RebuildOptions, have: bigint): Promise<RestorePlan> {
-  const plan = planRestore(await options.replica.list(), options.wish, have);
-  if (plan.txid >= options.plan.txid) return plan;
-  const wanted = formatTxid(options.plan.txid);
+/** From the state reached to at least where the first plan led. Undefined if nothing leads there any more. */
+function planOnwards(
+  files: readonly LtxFileInfo[],
+  { wish, plan }: RebuildOptions,
+  have: bigint,
+): RestorePlan | undefined {
+  try {
+    const onwards = planRestore(files, wish, have);
+    return onwards.txid >= plan.txid ? onwards : undefined;
+  } catch (error) {
+    if (!isVanished(error)) throw error;
+    return undefined;
+  }
+}
+
+/** From nothing. Only a moment may lead to an older state than it did before. */
+function planAfresh(files: readonly LtxFileInfo[], { wish, plan }: RebuildOptions): RestorePlan {
+  const afresh = planRestore(files, wish);
+  if (wish.kind === 'timestamp' || afresh.txid >= plan.txid) return afresh;
   throw new JetliteError(
     'NOT_FOUND',
-    `the files that led to TXID ${wanted} were removed while they were read`,
-    {
-      hint: 'Restore again: a new plan is made from what is there now.',
-    },
+    `the files that led to TXID ${formatTxid(plan.txid)} were removed while they were read`,
+    { hint: 'Restore again: a new plan is made from what is there now.' },
   );
 }
 

@@ -51,6 +51,12 @@ export class Ledger {
     return index < this.length && this.at(index).seq === seq ? this.at(index).digest : undefined;
   }
 
+  /** When commit `seq` was acknowledged, milliseconds since the epoch; undefined if it never was. */
+  acknowledgedMs(seq: number): number | undefined {
+    const index = this.#search((at) => this.at(at).seq < seq);
+    return index < this.length && this.at(index).seq === seq ? this.timeMs(index) : undefined;
+  }
+
   /** The last state acknowledged at or before a moment (milliseconds since the epoch). */
   standingAt(timeMs: number): CommittedState | undefined {
     const index = this.#search((at) => this.timeMs(at) <= timeMs);
