@@ -8,6 +8,7 @@ interface BackupArgs {
   readonly db: string;
   readonly replica: string | undefined;
   readonly stateDir: string | undefined;
+  readonly allowOtherDatabase: boolean;
   readonly json: boolean;
 }
 
@@ -23,6 +24,11 @@ export const backupCommand = defineCommand({
         type: 'string',
         requiresArg: true,
         describe: 'Folder for local state [.NAME-jetlite beside it]',
+      })
+      .option('allow-other-database', {
+        type: 'boolean',
+        default: false,
+        describe: 'Go on with a replica that seems to be another database’s',
       }),
   run: async (args: BackupArgs, context) => {
     const { db, replica: address = defaultReplica(db) } = args;
@@ -32,6 +38,7 @@ export const backupCommand = defineCommand({
       const result = await backup({
         database: db,
         replica,
+        allowOtherDatabase: args.allowOtherDatabase,
         signal: context.signal,
         ...(args.stateDir !== undefined && { stateDir: args.stateDir }),
         onProgress: ({ phase, bytes, totalBytes }) => progress.update(phase, bytes, totalBytes),

@@ -22,6 +22,7 @@ interface ReplicateArgs extends ConfigArgs {
   readonly enforceRetention: boolean;
   readonly restoreIfDbNotExists: boolean;
   readonly stateDir: string | undefined;
+  readonly allowOtherDatabase: boolean;
   readonly addr: string | undefined;
 }
 
@@ -63,6 +64,11 @@ export const replicateCommand = defineCommand({
         type: 'string',
         requiresArg: true,
         describe: 'Folder for local state [.NAME-jetlite beside it]',
+      })
+      .option('allow-other-database', {
+        type: 'boolean',
+        default: false,
+        describe: 'Go on with a replica that seems to be another database’s',
       })
       .option('addr', {
         type: 'string',
@@ -233,6 +239,7 @@ async function replicateOne(
       forceSnapshot: args.forceSnapshot,
       enforceRetention: args.enforceRetention,
       levels: task.levels,
+      allowOtherDatabase: args.allowOtherDatabase,
       signal,
       ...(args.stateDir !== undefined && { stateDir: args.stateDir }),
       ...(syncIntervalMs !== undefined && { syncIntervalMs }),

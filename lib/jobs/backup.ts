@@ -8,6 +8,7 @@ import { ResumeState, type SumsOrigin } from '../capture/resume-state.js';
 import type { Replica } from '../replica/replica.js';
 import { putBatch, putStreamed } from './put-batch.js';
 import { goOnWith } from './replica-state.js';
+import { expectSameDatabase } from './same-database.js';
 import { writeSnapshotSums } from './snapshot-sums.js';
 import { replicaStateFolder, stateFolder } from './state-folder.js';
 
@@ -23,6 +24,8 @@ export interface BackupOptions {
   readonly replica: Replica;
   /** Folder of what an earlier `replicate` left and of what memory cannot hold; by default `.<name>-jetlite` beside it. */
   readonly stateDir?: string;
+  /** Go on with the replica also where nothing in it is this database's. */
+  readonly allowOtherDatabase?: boolean;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: BackupProgress) => void;
   readonly onEvent?: (event: CaptureEvent) => void;
@@ -42,7 +45,7 @@ export interface BackupResult {
 }
 
 /**
- * @throws JetliteError DATABASE, FORMAT (the source), CAPTURE (no consistent image), REPLICA, CONFLICT (another writer),
+ * @throws JetliteError DATABASE (the source, or the replica is another database's), FORMAT (the source), CAPTURE (no consistent image), REPLICA, CONFLICT (another writer),
  * NOT_FOUND (the replica's chain has a hole)
  */
 export async function backup(options: BackupOptions): Promise<BackupResult> {
@@ -68,6 +71,7 @@ export async function backup(options: BackupOptions): Promise<BackupResult> {
       onProgress: (progress) => onProgress?.({ phase: 'compare', ...progress }),
     });
     let { txid } = before;
+    let isNewcomer = txid !== 0n && !before.remembered && !options.allowOtherDatabase;
     let pagesWritten = 0;
     let bytesWritten = 0;
     let timestampMs = before.timestampMs;
@@ -92,6 +96,12 @@ export async function backup(options: BackupOptions): Promise<BackupResult> {
       if (polled === 'wait') await capture.wait(10, signal);
       const batch = polled === 'wait' ? undefined : capture.take();
       if (batch === undefined) continue;
+      if (isNewcomer) {
+        const newcomer = { ...before, replica, database: options.database };
+        const message = await expectSameDatabase(newcomer, batch);
+        if (message !== undefined) options.onEvent?.({ type: 'state', level: 'warn', message });
+        isNewcomer = false;
+      }
       txid++;
       timestampMs = Math.max(batch.timestampMs, timestampMs);
       const onChecksum = async (fileChecksum: bigint): Promise<void> => {

@@ -29,6 +29,10 @@ export interface ReplicaState {
   readonly spooledTxid: bigint;
   /** Whether capture goes on from where an earlier run stood, without an image. */
   readonly resumed: boolean;
+  /** Whether an earlier run left something in the state folder that belongs to this chain. */
+  readonly remembered: boolean;
+  /** Size of the newest state in pages; 0 if the replica is empty. */
+  readonly pageCount: number;
 }
 
 export interface LoadOptions extends TakeOverOptions {
@@ -53,7 +57,7 @@ export async function goOnWith(
   const files = await replica.list();
   const { pageSize, sums } = capture;
   if (files.length === 0) {
-    const empty = { txid: 0n, timestampMs: 0, fileChecksum: 0n };
+    const empty = { txid: 0n, timestampMs: 0, fileChecksum: 0n, remembered: false };
     return recordSpooled(empty, undefined, capture, options);
   }
   const intents = state.readPoints();
@@ -67,20 +71,21 @@ export async function goOnWith(
   let plan = planRestore(files, { kind: 'newest' });
   if (known !== undefined) {
     try {
-      plan = planRestore(files, { kind: 'newest' }, known);
+      plan = planRestore(files, { kind: 'newest' }, known.txid);
     } catch (error) {
       if (!(error instanceof JetliteError && error.code === 'NOT_FOUND')) throw error;
       sums.clear();
     }
   }
   await recordPlan(replica, plan, pageSize, sums, options);
-  const found = { txid: plan.txid, timestampMs: newest.timestampMs, fileChecksum };
+  const remembered = known?.own === true || ours !== undefined;
+  const found = { txid: plan.txid, timestampMs: newest.timestampMs, fileChecksum, remembered };
   return recordSpooled(found, ours?.point, capture, options);
 }
 
 /** Goes on from the replica's state to that of the last file in the spool that follows it. */
 async function recordSpooled(
-  found: Pick<ReplicaState, 'txid' | 'timestampMs' | 'fileChecksum'>,
+  found: Pick<ReplicaState, 'txid' | 'timestampMs' | 'fileChecksum' | 'remembered'>,
   point: ResumePoint | undefined,
   capture: Capture,
   { spool, onEvent, signal }: LoadOptions,
@@ -106,7 +111,9 @@ async function recordSpooled(
   }
   if (last.point !== undefined) capture.resume(last.point);
   const { spooledTxid, timestampMs } = last;
-  return { ...found, spooledTxid, timestampMs, resumed: last.point !== undefined };
+  const resumed = last.point !== undefined;
+  const remembered = found.remembered || resumed;
+  return { ...found, spooledTxid, timestampMs, resumed, remembered, pageCount: capture.sums.pageCount };
 }
 
 /** A file that was checked, or written by this process, is damaged or gone. What the spool holds is of no use then. */
@@ -119,19 +126,22 @@ export async function spoolDamaged(spool: Spool, txid: bigint): Promise<JetliteE
 
 /**
  * Loads the page sums of a state of the replica: those kept on this host, else those beside a snapshot.
- * @returns the TXID of that state; undefined, and the sums empty, if none are known
+ * @returns the TXID of that state and whether this host kept the sums; undefined, and the sums empty, if none are known
  */
 async function loadSums(
   replica: Replica,
   files: readonly LtxFileInfo[],
   { sums, pageSize }: Capture,
   state: ResumeState,
-): Promise<bigint | undefined> {
+): Promise<{ readonly txid: bigint; readonly own: boolean } | undefined> {
   const origin = state.readSums(sums, pageSize);
   // Also when the newest file is ours: the sums may be those of a chain that stood here before.
-  if (origin !== undefined && (await isOrigin(replica, files, origin))) return origin.txid;
+  if (origin !== undefined && (await isOrigin(replica, files, origin))) {
+    return { txid: origin.txid, own: true };
+  }
   sums.clear();
-  return readSnapshotSums(replica, files, sums, pageSize);
+  const txid = await readSnapshotSums(replica, files, sums, pageSize);
+  return txid === undefined ? undefined : { txid, own: false };
 }
 
 async function isOrigin(

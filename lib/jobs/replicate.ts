@@ -20,6 +20,7 @@ import type { Companion, StartCompanion } from './companion.js';
 import { FrozenStates } from './frozen-states.js';
 import { goOnWith } from './replica-state.js';
 import type { ReplicateEvent } from './replicate-event.js';
+import { expectSameDatabase, type Newcomer } from './same-database.js';
 import { Spool } from './spool.js';
 import { replicaStateFolder, stateFolder } from './state-folder.js';
 import { DEFAULT_LEVELS, tidy } from './tidy.js';
@@ -46,6 +47,8 @@ export interface ReplicateOptions {
   readonly forceSnapshot?: boolean;
   /** With `once`: in the end, remove what retention lets go. */
   readonly enforceRetention?: boolean;
+  /** Go on with the replica also where nothing in it is this database's. */
+  readonly allowOtherDatabase?: boolean;
   /** False: look at the files by the clock only, every `pollIntervalMs`. */
   readonly fileEvents?: boolean;
   /** How often to look when no file event comes, ms. */
@@ -150,6 +153,8 @@ class Session {
   readonly #states: FrozenStates;
   #sealedAt = Number.NEGATIVE_INFINITY;
   #pendingSince = 0;
+  /** Set until the first batch, where it is not known to be the replica's database. */
+  #newcomer: Newcomer | undefined;
 
   constructor(capture: Capture, state: ResumeState, spool: Spool, options: ReplicateOptions) {
     this.#capture = capture;
@@ -212,6 +217,7 @@ class Session {
       const stopping = signal?.aborted === true;
       if (stopping) this.#capture.hurry();
       const polled = await this.#poll();
+      if (this.#newcomer !== undefined) await this.#sealFirst(this.#newcomer);
       this.#seal(stopping || (once === true && polled === 'current'));
       this.#states.serve();
       this.#uploader.spoolIfAway();
@@ -280,6 +286,9 @@ class Session {
       );
       this.#uploader.beginAt(state);
       if (state.spooledTxid === 0n) await this.#uploader.putFirst();
+      else if (!state.remembered && !this.#options.allowOtherDatabase) {
+        this.#newcomer = { ...state, replica, database: this.#options.database };
+      }
       return true;
     } catch (error) {
       if (interrupt.aborted) return false;
@@ -299,6 +308,18 @@ class Session {
       await pause(this.#options.pollIntervalMs ?? DEFAULT_POLL_MS, this.#options.signal);
       return 'wait';
     }
+  }
+
+  /** The first batch shows whether this is the replica's database. */
+  async #sealFirst(newcomer: Newcomer): Promise<void> {
+    const batch = this.#capture.take();
+    if (batch === undefined) return;
+    this.#pendingSince = 0;
+    const warning = await this.#attempts.run(() => expectSameDatabase(newcomer, batch), isAway);
+    if (warning !== undefined) this.#emit({ type: 'state', level: 'warn', message: warning });
+    this.#newcomer = undefined;
+    this.#sealedAt = performance.now();
+    this.#uploader.add(batch);
   }
 
   /** Makes a batch of what is pending if it is time. */
