@@ -14,13 +14,11 @@
  *    is, but no more is taken beyond `maxBytes`.
  */
 
-import { randomBytes } from 'node:crypto';
-import { type FileHandle, open, readdir, unlink } from 'node:fs/promises';
+import { type FileHandle, open, unlink } from 'node:fs/promises';
 import path from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { bootId, decodeIntent, encodeIntent, type ResumePoint } from '../capture/resume-state.js';
 import { Crc64 } from '../ltx/crc64.js';
-import { formatTxid } from '../ltx/header.js';
 import { makeFolder } from '../replica/durable-file.js';
 import type { ByteSource } from '../replica/replica.js';
 import {
@@ -35,6 +33,7 @@ import {
   type SpoolEntry,
   type SpoolRecord,
 } from './spool-record.js';
+import { loadSegments, type Segment, segmentName } from './spool-segment.js';
 import { trailerChecksum } from './trailer.js';
 
 export interface SpoolOptions {
@@ -57,23 +56,10 @@ export interface SpooledFile extends Omit<SpoolRecord, 'offset' | 'pointSize'> {
 /** What became of a file that was to be spooled. */
 export type Appended = 'written' | 'full' | 'failed';
 
-interface Segment {
-  readonly file: string;
-  readonly first: bigint;
-  /** The checksum of the file before the first. */
-  readonly previousChecksum: bigint;
-  last: bigint;
-  lastChecksum: bigint;
-  /** Where the next record goes. */
-  size: number;
-  writtenAt: number;
-}
-
 const SEGMENT_BYTES = 8 * 1024 * 1024;
 const SEGMENT_MS = 60_000;
 /** Servers write to disk every two minutes by default; an audit comes every ten. */
 const KEEP_MS = 12 * 60_000;
-const NAME = /^[0-9a-f]{16}-[0-9a-f]{8}\.spool$/;
 
 export class Spool {
   readonly folder: string;
@@ -98,7 +84,7 @@ export class Spool {
   /** The spool in a folder, which need not exist. Everything found there is checked; what does not hold is removed. */
   static async open(folder: string, options: SpoolOptions): Promise<Spool> {
     const spool = new Spool(folder, options);
-    await spool.#load();
+    spool.#segments.push(...(await loadSegments(folder)));
     return spool;
   }
 
@@ -264,7 +250,7 @@ export class Spool {
       this.#handle = undefined;
     }
     await makeFolder(this.folder);
-    const file = `${formatTxid(txid)}-${randomBytes(4).toString('hex')}.spool`;
+    const file = segmentName(txid);
     this.#handle = await open(path.join(this.folder, file), 'wx', 0o600);
     const segment = {
       file,
@@ -321,39 +307,6 @@ export class Spool {
         }
       },
     };
-  }
-
-  async #load(): Promise<void> {
-    const names = await readdir(this.folder).catch(() => []);
-    for (const file of names.filter((name) => NAME.test(name)).sort()) {
-      const segment = await this.#check(file).catch(() => undefined);
-      if (segment !== undefined && segment.first > this.lastTxid) this.#segments.push(segment);
-      else await unlink(path.join(this.folder, file)).catch(() => undefined);
-    }
-  }
-
-  /** The records of a segment as far as they hold; undefined if none does. */
-  async #check(file: string): Promise<Segment | undefined> {
-    let segment: Segment | undefined;
-    const handle = await open(path.join(this.folder, file), 'r');
-    try {
-      const { size } = await handle.stat();
-      for (;;) {
-        const record = await readRecordHeader(handle, segment?.size ?? 0, size);
-        if (record === undefined || !(await isWhole(handle, record))) break;
-        const { txid, previousChecksum, fileChecksum } = record;
-        const end = { last: txid, lastChecksum: fileChecksum, size: recordEnd(record) };
-        if (segment === undefined) {
-          segment = { file, first: txid, previousChecksum, writtenAt: performance.now(), ...end };
-        } else {
-          if (txid !== segment.last + 1n || previousChecksum !== segment.lastChecksum) break;
-          Object.assign(segment, end);
-        }
-      }
-    } finally {
-      await handle.close();
-    }
-    return segment;
   }
 
   async #takeUp(txid: bigint, fileChecksum: bigint): Promise<{ lastTxid: bigint; forgotten: bigint }> {
