@@ -9,7 +9,9 @@
  * 3. A file's modification time is the time of its LTX header, to the millisecond: that is what Litestream reads.
  * 4. Of those who replace the same version of a companion one wins: a marker, whose name is made from that version, is
  *    linked exclusively first. A marker whose writer died is passed over once the file system's clock has gone on.
- * 5. The folder comes into being with the first write, so that a mistyped path given to a reader creates nothing.
+ * 5. A level-0 file is only put where the newest one seen before still stands: a disk that is not mounted, or a folder that
+ *    somebody moved away, must not become a replica without a beginning.
+ * 6. The folder comes into being with the first write, so that a mistyped path given to a reader creates nothing.
  */
 
 import { createHash, randomBytes } from 'node:crypto';
@@ -79,6 +81,8 @@ class FileReplica implements Replica {
   readonly #root: string;
   /** Folders that this object has seen to: they exist, durably, and hold no stale temporary file. */
   readonly #prepared = new Set<string>();
+  /** The newest file of level 0 that this object put or listed. */
+  #newest: LtxName | undefined;
 
   constructor(root: string) {
     this.#root = root;
@@ -89,6 +93,9 @@ class FileReplica implements Replica {
     const levels = level === undefined ? await this.#levels() : [level];
     const files: LtxFileInfo[] = [];
     for (const one of levels) files.push(...(await this.#listLevel(one)));
+    for (const file of files) {
+      if (file.level === 0 && file.maxTxid >= (this.#newest?.maxTxid ?? 0n)) this.#newest = file;
+    }
     return files.sort(compareFiles);
   }
 
@@ -133,6 +140,7 @@ class FileReplica implements Replica {
 
   async write(target: LtxFileTarget, content: ByteSource, signal?: AbortSignal): Promise<LtxFileInfo> {
     const path = this.#path(target);
+    if (target.level === 0) await this.#expectNewest(path);
     await this.#put(
       path,
       (temporary) => writeSynced(temporary, content(), signal, target.timestampMs),
@@ -149,6 +157,7 @@ class FileReplica implements Replica {
         }
       },
     );
+    if (target.level === 0) this.#newest = target;
     return infoOf(target, await stat(path, { bigint: true }));
   }
 
@@ -309,6 +318,16 @@ class FileReplica implements Replica {
       if (isMissing(error)) return undefined;
       throw folderError(error, 'look at', join(this.#root, path));
     }
+  }
+
+  /** Throws REPLICA if the newest file of level 0, which is never removed, is not there any more. */
+  async #expectNewest(path: string): Promise<void> {
+    const newest = this.#newest && this.#path(this.#newest);
+    if (newest === undefined || (await foundVersion(newest)) !== undefined) return;
+    throw new JetliteError('REPLICA', `cannot write ${path}: ${newest}, which stood there before, is gone`, {
+      hint: 'Mount the disk or move the folder back. To begin anew in an empty folder, start Jetlite again.',
+      away: true,
+    });
   }
 
   /** Writes under a temporary name, then gives it the final one; what fails leaves neither. */

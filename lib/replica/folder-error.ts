@@ -3,7 +3,7 @@
 import { JetliteError } from '../errors.js';
 
 const WORDS: Record<string, readonly [problem: string, hint: string]> = {
-  ENOENT: ['its folder is gone', 'See who removed it; the next write makes it anew.'],
+  ENOENT: ['its folder is gone', 'See who removed it, and mount it or move it back.'],
   EACCES: ['permission denied', 'Give this user read and write permission there, or choose another folder.'],
   EPERM: [
     'the operation is not permitted',

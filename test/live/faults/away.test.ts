@@ -1,6 +1,7 @@
 /** A NATS server that goes away while a database is replicated: nothing is lost, and every moment keeps its state. */
 
 import assert from 'node:assert/strict';
+import { readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { connect } from 'nats';
@@ -37,7 +38,11 @@ async function open(t: TestContext, options: NatsServerOptions = DURABLE): Promi
 }
 
 /** Commits one after the other, each once the one before it waits on disk. Their sequence numbers. */
-async function commitIntoSpool(scene: Scene, replication: Replication, count: number): Promise<number[]> {
+async function commitIntoSpool(
+  scene: Pick<Scene, 'writer'>,
+  replication: Replication,
+  count: number,
+): Promise<number[]> {
   const seqs: number[] = [];
   for (let i = 0; i < count; i++) {
     const spooled = replication.next('spooled');
@@ -48,7 +53,10 @@ async function commitIntoSpool(scene: Scene, replication: Replication, count: nu
 }
 
 /** Every state of the replica is a committed one, the newest is the source's, and those of `seqs` are among them. */
-async function assertMoments({ stage, replica, writer }: Scene, seqs: readonly number[]): Promise<void> {
+async function assertMoments(
+  { stage, replica, writer }: Pick<Scene, 'stage' | 'replica' | 'writer'>,
+  seqs: readonly number[],
+): Promise<void> {
   await writer.stop();
   const { states } = await stage.prove({ replica, limit: 1000 });
   const found = new Set(states.map(({ seq }) => seq));
@@ -269,5 +277,29 @@ test(
     await replication.waitFor(({ type }) => type === 'put' && replication.events.at(-1)?.type === 'put');
     await replication.stop();
     await assertMoments(scene, seqs);
+  },
+);
+
+test(
+  'a folder that vanishes is not begun anew without its beginning, and gets everything when it is back',
+  LIMIT,
+  async (t) => {
+    const stage = await CaptureStage.open(t);
+    if (stage === undefined) return;
+    const { replica } = stage;
+    const writer = await stage.writer({ paused: true, sizes: [[1, 1, 40]], autocheckpoint: 20 });
+    await writer.command('step 5');
+    const replication = await stage.replicate();
+    await replication.ready();
+    const aside = join(stage.folder, 'unmounted');
+    await rename(replica, aside);
+    const seqs = await commitIntoSpool({ writer }, replication, 5);
+    assert.ok(replication.events.some(({ type, message }) => type === 'retry' && /is gone/.test(message)));
+    await assert.rejects(readdir(join(replica, 'ltx')), { code: 'ENOENT' });
+    await rm(replica, { recursive: true, force: true });
+    await rename(aside, replica);
+    await replication.waitFor(({ type }) => type === 'back');
+    await replication.stop();
+    await assertMoments({ stage, replica, writer }, seqs);
   },
 );
