@@ -32,16 +32,22 @@ class Source {
     this.replica = replica;
   }
 
+  /** Everything that was committed. */
+  async catchUp(): Promise<void> {
+    while ((await this.look()) !== 'current') await this.capture.wait(2);
+  }
+
   /** One look, and what it brought. */
-  async look(): Promise<void> {
+  async look(): Promise<'current' | 'more' | 'wait'> {
     const { capture, replica } = this;
-    if ((await capture.poll()) === 'wait') await capture.wait(2);
+    const state = await capture.poll();
     const batch = capture.take();
-    if (batch === undefined) return;
+    if (batch === undefined) return state;
     this.txid++;
     this.#timestampMs = Math.max(this.#timestampMs, batch.timestampMs);
     await putBatch(replica, batch, this.txid, { timestampMs: this.#timestampMs });
     capture.recycle(batch.pages);
+    return state;
   }
 
   /** Looks on while something is going on. */
@@ -303,4 +309,35 @@ test('a first backup leaves its sums beside it for a host that keeps nothing', a
   });
   const { kind } = await backup({ database, replica: counting, stateDir: join(stage.folder, 'two') });
   assert.equal(kind, 'incremental');
+});
+
+test('pages that went with a shrunken database and came back as they were are written again', async (t) => {
+  const application = await Application.inScratchFolder(t);
+  if (application === undefined) return;
+  const { folder, path: database } = application;
+  await application.open({ pragmas: ['journal_mode=DELETE', 'auto_vacuum=FULL'] });
+  const fill =
+    'WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 400) ' +
+    "INSERT INTO t SELECT i, CAST(printf('%.*c', 900, 'x') AS BLOB) FROM n";
+  await application.run('CREATE TABLE t(id INTEGER PRIMARY KEY, x BLOB)', fill);
+  const replica = await openReplica(join(folder, 'replica'));
+  const source = new Source(database, folder, replica);
+  await source.catchUp();
+  const image = source.capture.freeze()!;
+  const large = image.pageCount;
+  assert.ok(await putSnapshot(replica, { txid: source.txid, image }));
+  image.close();
+  await application.run('DELETE FROM t WHERE id > 10');
+  await source.catchUp();
+  assert.ok(source.capture.sums.pageCount < large / 4);
+  source.capture.close();
+  await application.run('DELETE FROM t', fill);
+  await application.close();
+
+  const { kind, pagesWritten } = await backup({ database, replica, stateDir: join(folder, 'state') });
+  assert.equal(kind, 'incremental');
+  assert.ok(pagesWritten > large / 2, `${pagesWritten} of ${large} pages`);
+  const output = join(folder, 'restored.db');
+  await restore({ replica, output });
+  assert.equal(await firstDifference(database, output), undefined);
 });
