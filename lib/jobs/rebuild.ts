@@ -3,7 +3,8 @@
  *
  * 1. Nothing may look at the file before `rebuildDatabase` has returned: pages of an LTX file are unproven until its end,
  *    and increments are laid over the pages before them.
- * 2. After each LTX file the database is exactly the state of that file's last transaction, with its size.
+ * 2. After each LTX file the database is exactly the state of that file's last transaction, with its size; unless pages are
+ *    left to later files that have them too (Superseded), which is done where it pays.
  * 3. A file that is gone when its turn comes was merged or retired meanwhile. The listing is read again and the plan made
  *    anew from the state reached. Pages of a file that was applied in part do no harm, for the new plan leads at least as
  *    far as the old one: whatever that file changed, the new files change too. Where nothing leads on, the file is emptied
@@ -21,6 +22,7 @@ import { PageWriter } from './page-writer.js';
 import { planRestore, type RestorePlan, type RestoreWish } from './plan.js';
 import { type FileBytes, readAhead } from './read-ahead.js';
 import { StateCheck } from './state-check.js';
+import { Superseded } from './superseded.js';
 
 /** Called as work goes on; `totalBytes` can change when a plan is made anew. */
 export type OnProgress = (progress: { phase: string; bytes: number; totalBytes: number }) => void;
@@ -32,6 +34,8 @@ export interface RebuildOptions {
   readonly plan: RestorePlan;
   /** Empty, opened for reading and writing. Stays open. */
   readonly file: FileHandle;
+  /** Write each page once, by the page indexes; by default where that pays. */
+  readonly writeOnce?: boolean | undefined;
   /** Small files fetched at a time. */
   readonly parallelism?: number | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -46,7 +50,7 @@ export interface Rebuilt {
   readonly pageCount: number;
   readonly fileCount: number;
   readonly bytesRead: number;
-  /** Pages applied, each as often as it was. */
+  /** Pages written, each as often as it was. */
   readonly pagesApplied: number;
 }
 
@@ -65,15 +69,20 @@ export async function rebuildDatabase(options: RebuildOptions): Promise<Rebuilt>
   const begin = (): Target => new Target(file, options.signal, options.onProgress);
   let target = begin();
   let plan = options.plan;
+  let superseded =
+    (options.writeOnce ?? Superseded.pays(plan.files))
+      ? await Superseded.read(replica, plan.files)
+      : undefined;
   for (let plans = 1; ; plans++) {
     try {
-      await target.follow(plan, readAhead(replica, plan.files, parallelism));
+      await target.follow(plan, readAhead(replica, plan.files, parallelism), superseded);
       return await target.end();
     } catch (error) {
       if (!isVanished(error) || plans === MAX_PLANS) throw error;
     }
     const files = await replica.list();
-    const onwards = planOnwards(files, options, target.txid);
+    const onwards = superseded === undefined ? planOnwards(files, options, target.txid) : undefined;
+    superseded = undefined;
     if (onwards === undefined) {
       await file.truncate(0);
       target = begin();
@@ -143,11 +152,18 @@ class Target {
     this.#onProgress = onProgress;
   }
 
-  async follow(plan: RestorePlan, sources: AsyncIterable<FileBytes>): Promise<void> {
+  async follow(
+    plan: RestorePlan,
+    sources: AsyncIterable<FileBytes>,
+    superseded: Superseded | undefined,
+  ): Promise<void> {
     const totalBytes = this.#bytesRead + plan.bytes;
+    let place = 0;
     for await (const { file, bytes } of sources) {
       try {
-        await this.#apply(file, bytes, totalBytes);
+        const at = place++;
+        const isSuperseded = superseded && ((pgno: number) => superseded.has(at, pgno));
+        await this.#apply(file, bytes, totalBytes, isSuperseded);
       } catch (error) {
         await this.#writer?.abandon();
         throw error instanceof FormatError ? damaged(error) : error;
@@ -170,7 +186,12 @@ class Target {
     };
   }
 
-  async #apply(file: LtxFileInfo, source: FileBytes['bytes'], totalBytes: number): Promise<void> {
+  async #apply(
+    file: LtxFileInfo,
+    source: FileBytes['bytes'],
+    totalBytes: number,
+    isSuperseded?: (pgno: number) => boolean,
+  ): Promise<void> {
     const decoder = new LtxDecoder(ltxPath(file));
     const fresh = this.#fresh;
     for await (const chunk of source) {
@@ -184,12 +205,14 @@ class Target {
           this.#begin(decoder.header!.pageSize);
         } else {
           this.#check.page(decoder.pgno, decoder.page);
+          if (isSuperseded?.(decoder.pgno)) continue;
+          this.#pagesApplied++;
           const wait = this.#writer!.write(decoder.pgno, decoder.page, fresh);
           if (wait !== undefined) await wait;
         }
       }
     }
-    const { header, pageCount } = decoder.end();
+    const { header } = decoder.end();
     this.#check.end();
     await this.#writer!.settle();
     // What is cut off here reads as zeros if a later file makes the database grow again.
@@ -197,7 +220,6 @@ class Target {
     this.#pageCount = header.commit;
     this.#timestampMs = header.timestampMs;
     this.#fileCount++;
-    this.#pagesApplied += pageCount;
   }
 
   #begin(pageSize: number): void {
