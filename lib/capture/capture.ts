@@ -56,6 +56,8 @@ export class Capture {
   #imageReason: string | undefined = 'start';
   #frozen: FrozenImage | undefined;
   #isPolling = false;
+  /** Why the next image is to hold every page. */
+  #wholeReason: string | undefined;
   #quiet: QuietState | undefined;
   #quietTriedAt = 0;
   /** When a commit was last seen, monotonic clock. */
@@ -130,6 +132,15 @@ export class Capture {
     this.#quietCost = 0;
   }
 
+  /**
+   * The next batch will hold every page of the database: what came before it is to be needed no more. `why` is for the
+   * log.
+   */
+  takeWhole(why: string): void {
+    this.#wholeReason = why;
+    this.wake();
+  }
+
   /** Ends a `wait`. */
   wake(): void {
     this.#events.wake();
@@ -158,6 +169,7 @@ export class Capture {
     const change = this.files.refresh();
     this.#events.follow(this.files.path);
     if (change.databaseReplaced) this.#gap('the database file was replaced');
+    this.#beginWhole();
     if (this.#imageReason === undefined) {
       const state = await this.#follow();
       if (state !== 'image') return state;
@@ -287,6 +299,14 @@ export class Capture {
     const { wal, retired } = this.files;
     const { position } = this.#follower;
     return wal !== undefined && position !== undefined && retired === undefined && this.#quiet === undefined;
+  }
+
+  /** Not before a poll: an image that is being compared with the sums needs them to stay. */
+  #beginWhole(): void {
+    if (this.#wholeReason === undefined) return;
+    this.#forget(this.#wholeReason);
+    this.#wholeReason = undefined;
+    this.sums.clear();
   }
 
   async #follow(): Promise<'current' | 'more' | 'wait' | 'image'> {

@@ -13,6 +13,8 @@ import type { ResumePoint } from './resume-state.js';
 export interface Batch {
   /** `image`: compared with the sums after a gap or at the start. `commits`: followed without a gap. */
   readonly kind: 'image' | 'commits';
+  /** It holds every page of the database: it leads to its state from any other. */
+  readonly whole: boolean;
   readonly pageSize: number;
   /** Size of the database in pages after it. */
   readonly pageCount: number;
@@ -124,7 +126,8 @@ export class Gathering {
       this.recycle(pages);
       return undefined;
     }
-    return { ...pending, pageSize, pages };
+    const whole = pending.kind === 'image' && grownFrom === 0;
+    return { ...pending, whole, pageSize, pages };
   }
 
   /** Takes a batch's pages back for the next one. */

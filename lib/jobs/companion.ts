@@ -26,6 +26,8 @@ export interface SessionParts {
   readonly spool: Spool;
   /** The source's state at the next TXID that is sealed, to be read while capture goes on; undefined if there is none. */
   freeze(signal: AbortSignal): Promise<FrozenState | undefined>;
+  /** The replica had lost something at the start: the first batch holds the whole database. */
+  readonly isBegunAnew: boolean;
   /** Fires when what hangs must be given up. */
   readonly interrupt: AbortSignal;
   emit(event: ReplicateEvent): void;

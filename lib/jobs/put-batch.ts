@@ -5,6 +5,7 @@ import type { Batch, Capture } from '../capture/capture.js';
 import { ImageSpoilt } from '../capture/image.js';
 import { LtxEncoder } from '../ltx/encoder.js';
 import { LTX_FLAG_NO_CHECKSUM, type LtxHeader } from '../ltx/header.js';
+import { SNAPSHOT_LEVEL } from '../replica/names.js';
 import type { ByteSource, LtxFileInfo, Replica } from '../replica/replica.js';
 import { OUR_WAL_OFFSET } from '../replica/writer.js';
 import { encodeRuns } from './encode-pages.js';
@@ -23,8 +24,27 @@ export interface PutOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Writes `batch` as the level-0 file of `txid`; resolves when it is durable. */
+/**
+ * Writes `batch` as the level-0 file of `txid`; resolves when it is durable. One that holds the whole database becomes a
+ * snapshot, too, so that nothing before it is needed.
+ */
 export async function putBatch(
+  replica: Replica,
+  batch: Batch,
+  txid: bigint,
+  options: PutOptions,
+): Promise<LtxFileInfo> {
+  const file = await putIncrement(replica, batch, txid, options);
+  if (batch.whole && txid > 1n) {
+    const { timestampMs, signal } = options;
+    const target = { level: SNAPSHOT_LEVEL, minTxid: 1n, maxTxid: txid, timestampMs };
+    const header = snapshotHeader(txid, batch.pageSize, batch.pageCount, timestampMs);
+    await replica.write(target, () => encodePages(batch, header), signal);
+  }
+  return file;
+}
+
+async function putIncrement(
   replica: Replica,
   batch: Batch,
   txid: bigint,
@@ -90,13 +110,22 @@ export async function putStreamed(
 }
 
 /** The bytes of the level-0 file of `txid`, block by block. */
-export function* encodeBatch(batch: Batch, txid: bigint, timestampMs: number): Generator<Uint8Array> {
-  const encoder = new LtxEncoder(headerOf(txid, batch.pageSize, batch.pageCount, timestampMs));
+export function encodeBatch(batch: Batch, txid: bigint, timestampMs: number): Generator<Uint8Array> {
+  return encodePages(batch, headerOf(txid, batch.pageSize, batch.pageCount, timestampMs));
+}
+
+function* encodePages(batch: Batch, header: LtxHeader): Generator<Uint8Array> {
+  const encoder = new LtxEncoder(header);
   for (const { pgno, page } of batch.pages.pages()) {
     encoder.writePage(pgno, page);
     for (let block = encoder.take(); block !== undefined; block = encoder.take()) yield block;
   }
   yield encoder.finish();
+}
+
+/** A snapshot names no place in a WAL. */
+function snapshotHeader(txid: bigint, pageSize: number, commit: number, timestampMs: number): LtxHeader {
+  return { ...headerOf(txid, pageSize, commit, timestampMs), minTxid: 1n, walOffset: 0 };
 }
 
 function headerOf(txid: bigint, pageSize: number, commit: number, timestampMs: number): LtxHeader {

@@ -7,13 +7,14 @@
 import type { Capture } from '../capture/capture.js';
 import type { PageSums } from '../capture/page-sums.js';
 import type { ResumePoint, ResumeState, SumsOrigin } from '../capture/resume-state.js';
-import { JetliteError, throwIfAborted } from '../errors.js';
+import { FormatError, JetliteError, throwIfAborted } from '../errors.js';
 import { decodeLtx } from '../ltx/decoder.js';
 import { formatTxid } from '../ltx/header.js';
 import { ltxPath } from '../replica/names.js';
 import type { LtxFileInfo, Replica } from '../replica/replica.js';
+import { readAcknowledged } from './acknowledged.js';
 import { putWhatLitestreamKept, type TakeOverOptions } from './litestream-folder.js';
-import { planRestore } from './plan.js';
+import { planRestore, type RestorePlan } from './plan.js';
 import { readSnapshotSums } from './snapshot-sums.js';
 import type { Spool } from './spool.js';
 import { readTrailer } from './trailer.js';
@@ -33,7 +34,15 @@ export interface ReplicaState {
   readonly remembered: boolean;
   /** Size of the newest state in pages; 0 if the replica is empty. */
   readonly pageCount: number;
+  /**
+   * Why nothing in the replica can be gone on with, in words: it lost something. `txid` is then the highest number that
+   * it ever gave, and the next batch holds the whole database.
+   */
+  readonly lost: string | undefined;
 }
+
+/** Listings that may come to nothing because files vanish. */
+const MAX_LOOKS = 5;
 
 export interface LoadOptions extends TakeOverOptions {
   /** What an earlier run could not put. */
@@ -43,9 +52,9 @@ export interface LoadOptions extends TakeOverOptions {
 
 /**
  * Prepares `capture`, which has not polled yet, to go on with the replica's chain; what Litestream left unfinished is
- * finished first.
- * @throws JetliteError DATABASE if the chain has another page size; NOT_FOUND if it has a hole; FORMAT if it is damaged;
- * and what putWhatLitestreamKept throws
+ * finished first. A chain that is damaged, has a hole or ends before what was once acknowledged is no error: the replica
+ * gets the whole database anew.
+ * @throws JetliteError DATABASE if the chain has another page size; and what putWhatLitestreamKept throws
  */
 export async function goOnWith(
   replica: Replica,
@@ -54,7 +63,75 @@ export async function goOnWith(
   options: LoadOptions = {},
 ): Promise<ReplicaState> {
   await putWhatLitestreamKept(replica, capture.files.path, options);
-  const files = await replica.list();
+  for (let looks = 1; ; looks++) {
+    const files = await replica.list();
+    try {
+      return await goOnFrom(files, replica, capture, state, options);
+    } catch (error) {
+      if (!(error instanceof JetliteError) || error.code !== 'NOT_FOUND') throw error;
+      // A file that was merged or retired while it was read is in the next listing no more.
+      if (!(error instanceof BrokenChain) && looks < MAX_LOOKS) continue;
+      return beginAnew(files, readAcknowledged(state.folder), capture, error.message, options.spool);
+    }
+  }
+}
+
+/** What the files lead to is not what the replica once had. */
+class BrokenChain extends JetliteError {
+  constructor(message: string, cause?: unknown) {
+    super('NOT_FOUND', message, { cause });
+  }
+}
+
+/** Above every number that was ever given, with the whole database. */
+async function beginAnew(
+  files: readonly LtxFileInfo[],
+  acknowledged: bigint,
+  capture: Capture,
+  why: string,
+  spool: Spool | undefined,
+): Promise<ReplicaState> {
+  let txid = acknowledged;
+  let timestampMs = 0;
+  for (const file of files) {
+    if (file.maxTxid > txid) txid = file.maxTxid;
+    timestampMs = Math.max(timestampMs, file.timestampMs);
+  }
+  await spool?.clear();
+  capture.takeWhole(why);
+  // There is no state to compare the database with.
+  const unknown = { fileChecksum: 0n, resumed: false, remembered: true, pageCount: 0 };
+  return { ...unknown, txid, timestampMs, spooledTxid: txid, lost: why };
+}
+
+async function goOnFrom(
+  files: readonly LtxFileInfo[],
+  replica: Replica,
+  capture: Capture,
+  state: ResumeState,
+  options: LoadOptions,
+): Promise<ReplicaState> {
+  const found = await goOnFromReplica(files, replica, capture, state, options);
+  const acknowledged = readAcknowledged(state.folder);
+  if (found.spooledTxid >= acknowledged) {
+    if (found.txid < acknowledged) {
+      const [first, last] = [found.txid + 1n, acknowledged].map(formatTxid);
+      const message = `${replica.url} has lost TXIDs ${first} to ${last}, which it had acknowledged: they are put again`;
+      options.onEvent?.({ type: 'state', level: 'warn', message });
+    }
+    return found;
+  }
+  const reach = found.txid === 0n ? 'nothing' : `TXID ${formatTxid(found.txid)}`;
+  throw new BrokenChain(`TXID ${formatTxid(acknowledged)} was acknowledged, found ${reach}`);
+}
+
+async function goOnFromReplica(
+  files: readonly LtxFileInfo[],
+  replica: Replica,
+  capture: Capture,
+  state: ResumeState,
+  options: LoadOptions,
+): Promise<ReplicaState> {
   const { pageSize, sums } = capture;
   if (files.length === 0) {
     const empty = { txid: 0n, timestampMs: 0, fileChecksum: 0n, remembered: false };
@@ -62,25 +139,67 @@ export async function goOnWith(
   }
   const intents = state.readPoints();
   const newest = files.reduce((a, b) => (b.maxTxid > a.maxTxid ? b : a));
-  const fileChecksum = (await readTrailer(replica, newest)) ?? 0n;
+  const fileChecksum = (await soundTrailer(replica, newest)) ?? 0n;
   const ours =
     newest.level === 0
       ? intents.find((intent) => intent.txid === newest.maxTxid && intent.fileChecksum === fileChecksum)
       : undefined;
   const known = await loadSums(replica, files, capture, state);
-  let plan = planRestore(files, { kind: 'newest' });
-  if (known !== undefined) {
+  await recordSound(replica, files, known?.txid ?? 0n, { pageSize, sums }, options);
+  const remembered = known?.own === true || ours !== undefined;
+  const { maxTxid: txid, timestampMs } = newest;
+  const found = { txid, timestampMs, fileChecksum, remembered };
+  return recordSpooled(found, ours?.point, capture, options);
+}
+
+/** Records the newest state by whatever files lead there undamaged. `have` is the state that the sums describe. */
+async function recordSound(
+  replica: Replica,
+  files: readonly LtxFileInfo[],
+  have: bigint,
+  target: { readonly pageSize: number; readonly sums: PageSums },
+  options: LoadOptions,
+): Promise<void> {
+  const { pageSize, sums } = target;
+  let usable = files;
+  let from = have;
+  let damage: DamagedFile | undefined;
+  for (;;) {
+    let plan: RestorePlan;
     try {
-      plan = planRestore(files, { kind: 'newest' }, known.txid);
+      plan = planRestore(usable, { kind: 'newest' }, from);
+      if (plan.txid < highestOf(files)) throw new BrokenChain('the newest file is damaged');
     } catch (error) {
       if (!(error instanceof JetliteError && error.code === 'NOT_FOUND')) throw error;
+      if (from === 0n) throw new BrokenChain(damage?.message ?? error.message, error);
+      from = 0n;
+      sums.clear();
+      continue;
+    }
+    try {
+      return await recordPlan(replica, plan, pageSize, sums, options);
+    } catch (error) {
+      if (!(error instanceof DamagedFile)) throw error;
+      damage = error;
+      const { file } = error;
+      usable = usable.filter((other) => other !== file);
+      from = 0n;
       sums.clear();
     }
   }
-  await recordPlan(replica, plan, pageSize, sums, options);
-  const remembered = known?.own === true || ours !== undefined;
-  const found = { txid: plan.txid, timestampMs: newest.timestampMs, fileChecksum, remembered };
-  return recordSpooled(found, ours?.point, capture, options);
+}
+
+class DamagedFile extends Error {
+  constructor(
+    readonly file: LtxFileInfo,
+    damage: FormatError,
+  ) {
+    super(damage.message, { cause: damage });
+  }
+}
+
+function highestOf(files: readonly LtxFileInfo[]): bigint {
+  return files.reduce((highest, { maxTxid }) => (maxTxid > highest ? maxTxid : highest), 0n);
 }
 
 /** Goes on from the replica's state to that of the last file in the spool that follows it. */
@@ -113,7 +232,15 @@ async function recordSpooled(
   const { spooledTxid, timestampMs } = last;
   const resumed = last.point !== undefined;
   const remembered = found.remembered || resumed;
-  return { ...found, spooledTxid, timestampMs, resumed, remembered, pageCount: capture.sums.pageCount };
+  return {
+    ...found,
+    spooledTxid,
+    timestampMs,
+    resumed,
+    remembered,
+    pageCount: capture.sums.pageCount,
+    lost: undefined,
+  };
 }
 
 /** A file that was checked, or written by this process, is damaged or gone. What the spool holds is of no use then. */
@@ -150,7 +277,17 @@ async function isOrigin(
   origin: SumsOrigin,
 ): Promise<boolean> {
   const file = files.find(({ level, maxTxid }) => level === 0 && maxTxid === origin.txid);
-  return file !== undefined && (await readTrailer(replica, file)) === origin.fileChecksum;
+  return file !== undefined && (await soundTrailer(replica, file)) === origin.fileChecksum;
+}
+
+/** Of a damaged file it is not known. */
+async function soundTrailer(replica: Replica, file: LtxFileInfo): Promise<bigint | undefined> {
+  try {
+    return await readTrailer(replica, file);
+  } catch (error) {
+    if (error instanceof FormatError) return undefined;
+    throw error;
+  }
 }
 
 async function recordPlan(
@@ -163,7 +300,9 @@ async function recordPlan(
   let bytes = 0;
   for (const file of plan.files) {
     throwIfAborted(options.signal, 'reading the replica');
-    await recordFile(replica, file, pageSize, sums);
+    await recordFile(replica, file, pageSize, sums).catch((error: unknown) => {
+      throw error instanceof FormatError ? new DamagedFile(file, error) : error;
+    });
     bytes += file.size;
     options.onProgress?.({ bytes, totalBytes: plan.bytes });
   }

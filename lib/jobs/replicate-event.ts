@@ -21,6 +21,15 @@ export type ReplicateEvent =
   /** A file waits for the replica on disk now; or there is something to be said of those that do. */
   | { readonly type: 'spooled'; readonly level: 'debug'; readonly message: string; readonly txid: bigint }
   | { readonly type: 'spool'; readonly level: 'warn'; readonly message: string }
+  /** The replica has lost files that it had acknowledged; they are called by their names in it. */
+  | {
+      readonly type: 'lost';
+      readonly level: 'error';
+      readonly message: string;
+      readonly files: readonly string[];
+    }
+  /** What it lost was put again, or is not needed any more. */
+  | { readonly type: 'healed'; readonly level: 'warn'; readonly message: string }
   /** It answers again. */
   | { readonly type: 'back'; readonly level: 'info'; readonly message: string }
   /** What merging and removing files beside did otherwise. */

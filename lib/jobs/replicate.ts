@@ -16,6 +16,7 @@ import { ResumeState } from '../capture/resume-state.js';
 import { JetliteError } from '../errors.js';
 import type { Replica } from '../replica/replica.js';
 import { Attempts, hasCode, isAway, pause } from './attempts.js';
+import { startAuditor } from './auditor.js';
 import type { Companion, StartCompanion } from './companion.js';
 import { FrozenStates } from './frozen-states.js';
 import { goOnWith } from './replica-state.js';
@@ -51,6 +52,8 @@ export interface ReplicateOptions {
   readonly allowOtherDatabase?: boolean;
   /** False: look at the files by the clock only, every `pollIntervalMs`. */
   readonly fileEvents?: boolean;
+  /** How often to ask the replica whether it still has what it acknowledged, ms. Default 600,000. */
+  readonly auditIntervalMs?: number;
   /** How often to look when no file event comes, ms. */
   readonly pollIntervalMs?: number;
   /** Firing it ends the job after what was committed by then is durable. A second reason to stop is the caller's. */
@@ -83,7 +86,7 @@ const GATHER_MS = 2;
 /** Longest time between two looks while something is pending: a put that ends, or a file event, comes sooner. */
 const BLOCKED_MS = 100;
 /** What goes on beside the capture loop, in the order of its start; stopped in the opposite order. */
-const COMPANIONS: readonly StartCompanion[] = [startUpkeep];
+const COMPANIONS: readonly StartCompanion[] = [startAuditor, startUpkeep];
 
 /**
  * @throws JetliteError CONFLICT if another writer is at work in the replica, FORMAT or DATABASE if the source is none,
@@ -155,6 +158,7 @@ class Session {
   #pendingSince = 0;
   /** Set until the first batch, where it is not known to be the replica's database. */
   #newcomer: Newcomer | undefined;
+  #isBegunAnew = false;
 
   constructor(capture: Capture, state: ResumeState, spool: Spool, options: ReplicateOptions) {
     this.#capture = capture;
@@ -255,6 +259,7 @@ class Session {
       spool: this.#spool,
       uploader,
       freeze: (signal: AbortSignal) => this.#states.wish(signal),
+      isBegunAnew: this.#isBegunAnew,
       interrupt: this.#attempts.interrupt,
       emit: (event: ReplicateEvent) => this.#emit(event),
       fail: (error: unknown) => uploader.fail(error),
@@ -285,6 +290,7 @@ class Session {
         isAway,
       );
       this.#uploader.beginAt(state);
+      if (state.lost !== undefined) this.#beginAnew(state.lost);
       if (state.spooledTxid === 0n) await this.#uploader.putFirst();
       else if (!state.remembered && !this.#options.allowOtherDatabase) {
         this.#newcomer = { ...state, replica, database: this.#options.database };
@@ -294,6 +300,12 @@ class Session {
       if (interrupt.aborted) return false;
       throw error;
     }
+  }
+
+  #beginAnew(why: string): void {
+    this.#isBegunAnew = true;
+    const { url } = this.#options.replica;
+    this.#emit({ type: 'lost', level: 'error', message: `${url} has lost files: ${why}`, files: [] });
   }
 
   async #poll(): Promise<'current' | 'more' | 'wait'> {

@@ -44,6 +44,8 @@ export interface DurableFile {
   readonly fileChecksum: bigint;
   readonly commits: number;
   readonly pages: number;
+  /** It holds the whole database, and a snapshot like it stands beside it. */
+  readonly whole: boolean;
 }
 
 export interface UploaderOptions {
@@ -162,7 +164,7 @@ export class Uploader {
     this.#sealedTxid = 1n;
     this.#sealedTimestampMs = timestampMs;
     if (!capture.hasPending) await state.writePoint({ txid: 1n, fileChecksum, point: capture.point() });
-    this.#durable({ file: put.file, fileChecksum, commits: 1, pages: put.pageCount });
+    this.#durable({ file: put.file, fileChecksum, commits: 1, pages: put.pageCount, whole: true });
   }
 
   /** Takes over a batch; its pages go back to the capture when they are not needed any more. */
@@ -283,8 +285,8 @@ export class Uploader {
     this.#head = undefined;
     this.#letGo(sealed);
     const previousChecksum = this.#fileChecksum;
-    const { commits, point } = batch;
-    this.#durable({ file, fileChecksum, commits, pages });
+    const { commits, point, whole } = batch;
+    this.#durable({ file, fileChecksum, commits, pages, whole });
     if (bytes === undefined || !spool?.keeps) return;
     // Not waited for; but no more than one at a time, so that memory stays bounded.
     await this.#keeping;
@@ -302,7 +304,7 @@ export class Uploader {
     const target = { level: 0, minTxid: txid, maxTxid: txid, timestampMs };
     const file = await attempts.run(() => replica.write(target, content, attempts.interrupt));
     this.#head = undefined;
-    this.#durable({ file, fileChecksum, commits, pages });
+    this.#durable({ file, fileChecksum, commits, pages, whole: false });
   }
 
   #startSpooling(): void {

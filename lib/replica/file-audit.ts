@@ -24,7 +24,7 @@ export function flawsOf(files: readonly LtxFileInfo[], remembered: readonly LtxF
 
 /** Inodes change when a folder is copied; sizes and times do not. */
 function flawOf(file: LtxFileInfo, found: LtxFileInfo | undefined): FileFlaw | undefined {
-  if (found === undefined) return { file, kind: 'missing', message: 'the file is gone' };
+  if (found === undefined) return { file, kind: 'gone', message: 'the file is gone' };
   if (found.size < LEAST_SIZE) return undefined;
   if (found.size < file.size) return damaged(found, `${file.size}`);
   if (found.size === file.size && found.timestampMs === file.timestampMs) return undefined;

@@ -140,7 +140,7 @@ class FileReplica implements Replica {
 
   async write(target: LtxFileTarget, content: ByteSource, signal?: AbortSignal): Promise<LtxFileInfo> {
     const path = this.#path(target);
-    if (target.level === 0) await this.#expectNewest(path);
+    if (target.level === 0 && target.heals === undefined) await this.#expectNewest(path);
     await this.#put(
       path,
       (temporary) => writeSynced(temporary, content(), signal, target.timestampMs),
@@ -149,15 +149,18 @@ class FileReplica implements Replica {
         if (target.level !== 0) {
           if (target.replaces !== undefined) await expectVersion(path, target.replaces);
           await rename(temporary, path);
+        } else if (target.heals !== undefined && target.heals !== 'nothing') {
+          await expectVersion(path, target.heals);
+          await rename(temporary, path);
         } else {
           const given = await linkExclusively(temporary, path);
           if (given === 'taken') throw conflict(path, 'where this one wanted to put its own');
-          if (given === 'linked') await expectNothingAbove(target, path);
+          if (given === 'linked' && target.heals === undefined) await expectNothingAbove(target, path);
           await unlink(temporary);
         }
       },
     );
-    if (target.level === 0) this.#newest = target;
+    if (target.level === 0 && target.heals === undefined) this.#newest = target;
     return infoOf(target, await stat(path, { bigint: true }));
   }
 

@@ -31,10 +31,10 @@ export interface LtxFileInfo {
 export interface FileFlaw {
   readonly file: LtxFileInfo;
   /**
-   * `missing`: gone without a trace. `removed`: somebody took it away, as merges and retention do. `replaced`: other
-   * bytes stand under its name. `damaged`: its name stands, its content does not.
+   * `missing`: gone without a trace. `removed`: somebody took it away, as merges and retention do. `gone`: one of these,
+   * the home cannot tell. `replaced`: other bytes stand under its name. `damaged`: its name stands, its content does not.
    */
-  readonly kind: 'missing' | 'removed' | 'replaced' | 'damaged';
+  readonly kind: 'missing' | 'removed' | 'gone' | 'replaced' | 'damaged';
   /** What was expected and what was found, without the name of the file. */
   readonly message: string;
 }
@@ -57,6 +57,11 @@ export interface LtxFileTarget {
    * throws a ConflictError. Left out, it replaces whatever stands under the name when the write begins.
    */
   readonly replaces?: string;
+  /**
+   * Level 0: puts again what the home has lost, below whatever stands above: `nothing` where no file stands under the
+   * name, else the `version` of the damaged one that this one replaces.
+   */
+  readonly heals?: string;
   /**
    * Version of the companion `lease` that must still stand when the name is given, else `write` throws a
    * LeaseLostError. NATS checks it together with the publishing (servers before 2.11: just before); a folder just before.
@@ -101,8 +106,7 @@ export interface Replica {
 
   /**
    * Looks from metadata alone whether every file is whole, and what became of the `remembered` ones: files as `write`
-   * or `list` gave them earlier. Nothing is believed that was learned before. A home that cannot tell a removed file from
-   * a lost one calls it missing.
+   * or `list` gave them earlier. Nothing is believed that was learned before.
    */
   audit?(remembered?: readonly LtxFileInfo[]): Promise<AuditFindings>;
 
@@ -133,6 +137,12 @@ export interface Replica {
 
   /** The present by the home's own clock, ms since the epoch. It may differ from ours, and by a little from itself. */
   clock(): Promise<number>;
+
+  /**
+   * Calls back each time the home answers again after it could not be reached; it may have lost something meanwhile.
+   * The answer takes the wish back.
+   */
+  onReturn?(listener: () => void): () => void;
 
   /** Lets go of connections and handles. Nothing may be called afterwards. */
   close(): Promise<void>;

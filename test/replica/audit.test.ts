@@ -178,6 +178,6 @@ test('of a folder, files that are gone, cut, emptied or others are told', async 
   await truncate(path(2), 1000);
   await truncate(path(3), 0);
   await writeFile(path(4), Buffer.alloc(5000));
-  const expected = ['damaged 0/2', 'damaged 0/3', 'missing 0/1', 'replaced 0/4'];
+  const expected = ['damaged 0/2', 'damaged 0/3', 'gone 0/1', 'replaced 0/4'];
   assert.deepEqual((await flawsOf(replica, files)).sort(), expected);
 });

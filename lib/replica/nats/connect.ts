@@ -121,6 +121,7 @@ export class NatsLink {
   readonly #sockets: Sockets;
   readonly #onWarning: (message: string) => void;
   readonly #whenLost = new Set<(error: JetliteError) => void>();
+  readonly #whenBack = new Set<() => void>();
   #isConnected = true;
   #wasAnswered = false;
 
@@ -146,6 +147,12 @@ export class NatsLink {
     if (this.#isConnected) this.#whenLost.add(callback);
     else queueMicrotask(() => callback(this.#error(LOST)));
     return () => this.#whenLost.delete(callback);
+  }
+
+  /** Calls back each time the connection stands again; the answer takes the wish back. */
+  onReturn(callback: () => void): () => void {
+    this.#whenBack.add(callback);
+    return () => this.#whenBack.delete(callback);
   }
 
   /** What the action comes to, or as soon as the connection breaks the error that says so. */
@@ -217,6 +224,7 @@ export class NatsLink {
       if (status.type === Events.Reconnect) {
         this.#isConnected = true;
         this.#onWarning(`connected again (${this.url})`);
+        for (const callback of [...this.#whenBack]) callback();
       }
     }
     this.#lose();

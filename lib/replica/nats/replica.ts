@@ -112,14 +112,14 @@ class NatsReplica implements Replica {
   async write(target: LtxFileTarget, content: ByteSource, signal?: AbortSignal): Promise<LtxFileInfo> {
     if (!this.#allowUnsafe) expectSafe(this.#bucket);
     const name = this.#name(ltxPath(target));
-    if (target.level === 0) this.#expectNothingAbove(target);
+    if (target.level === 0 && target.heals === undefined) this.#expectNothingAbove(target);
     const put = {
       name,
       headers: {
         [TIMESTAMP_HEADER]: [new Date(target.timestampMs).toISOString()],
         [WRITER_HEADER]: [this.#writer],
       },
-      replaces: target.level === 0 ? undefined : await this.#replaced(name, target.replaces),
+      replaces: await this.#toReplace(name, target),
       lease: target.lease === undefined ? undefined : this.#lease(target.lease),
     };
     const stored = await putObject(this.#bucket, this.#pace, put, content, signal);
@@ -187,6 +187,10 @@ class NatsReplica implements Replica {
     return written?.storedMs ?? Date.now();
   }
 
+  onReturn(listener: () => void): () => void {
+    return this.#link.onReturn(listener);
+  }
+
   async close(): Promise<void> {
     this.#listing.close();
     await this.#link.close();
@@ -211,6 +215,14 @@ class NatsReplica implements Replica {
       'NOT_FOUND',
       `${name} in bucket ${this.#bucket.name} was ${what} after it was listed`,
     );
+  }
+
+  async #toReplace(
+    name: string,
+    { level, replaces, heals }: LtxFileTarget,
+  ): Promise<Pick<StoredObject, 'sequence' | 'nuid'> | undefined> {
+    if (level > 0) return this.#replaced(name, replaces);
+    return heals === undefined || heals === 'nothing' ? undefined : this.#parsed(heals);
   }
 
   /** What a put at level 1 or above replaces: the version the caller saw, else what stands there now. */

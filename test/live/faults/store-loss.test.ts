@@ -1,0 +1,159 @@
+/** Servers that lose what they acknowledged, under a database that is written all the while: found, told, healed. */
+
+import assert from 'node:assert/strict';
+import { readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { connect } from 'nats';
+import { restore } from '../../../lib/jobs/restore.js';
+import { CaptureStage } from '../../support/capture-stage.js';
+import { makeBucket, openBucketReplica } from '../../support/nats-replica.js';
+import { type NatsServer, startNatsServer } from '../../support/nats-server.js';
+import { copyStore, flipBitBehind, truncateBlock } from '../../support/nats-store.js';
+import { firstDifference } from '../../support/oracle/check.js';
+import type { OracleWriter } from '../../support/oracle/writer.js';
+import type { Replication } from '../../support/replication.js';
+
+const WORK = { autocheckpoint: 200, rate: 100, seed: 11, rows: [50, 100] } as const;
+
+/** A loss that is not found is waited for; not for ever. */
+const LIMIT = { timeout: 120_000 };
+
+class LossStage {
+  replication!: Replication;
+  private constructor(
+    readonly t: TestContext,
+    readonly stage: CaptureStage,
+    readonly server: NatsServer,
+    readonly writer: OracleWriter,
+  ) {}
+
+  static async open(t: TestContext): Promise<LossStage | undefined> {
+    const stage = await CaptureStage.open(t);
+    const server = stage && (await startNatsServer(t));
+    if (stage === undefined || server === undefined) return undefined;
+    await makeBucket(server);
+    const found = new LossStage(t, stage, server, await stage.writer(WORK));
+    await found.replicate();
+    await found.puts(10);
+    return found;
+  }
+
+  async replicate(): Promise<void> {
+    this.replication = await this.stage.replicate({ replica: `${this.server.url}/backups` });
+    await this.replication.ready();
+  }
+
+  async puts(count: number): Promise<void> {
+    for (let i = 0; i < count; i++) await this.replication.nextPut();
+  }
+
+  /** Kills the server, does that to its store, starts it again. */
+  async afterKill(damage: () => Promise<unknown>): Promise<void> {
+    await this.server.kill();
+    await damage();
+    await this.server.restart();
+  }
+
+  /** The newest state restores to what the writer left, no TXID was given twice, and all of it is in the bucket. */
+  async assertWhole(): Promise<void> {
+    await this.writer.stop();
+    await this.replication.stop();
+    const { t, server, stage } = this;
+    const replica = await openBucketReplica(t, server);
+    const output = join(stage.folder, 'restored.db');
+    await restore({ replica, output });
+    assert.equal(await firstDifference(stage.database, output), undefined);
+    const { flaws } = await replica.audit!();
+    assert.deepEqual(flaws, []);
+    const given = this.replication.events.flatMap((event) =>
+      event.type === 'put' ? [BigInt(event.file.maxTxid)] : [],
+    );
+    for (const [i, txid] of given.entries()) {
+      if (i > 0) assert.equal(txid, given[i - 1] + 1n, 'each TXID is given once');
+    }
+  }
+
+  lost(): Promise<void> {
+    return this.replication.waitFor(({ type }) => type === 'lost');
+  }
+
+  healed(): Promise<void> {
+    return this.replication.waitFor(({ type }) => type === 'healed');
+  }
+}
+
+test(
+  'a store that is rolled back while the database is written is found and made whole',
+  LIMIT,
+  async (t) => {
+    const stage = await LossStage.open(t);
+    if (stage === undefined) return;
+    let rollBack: () => Promise<void> = async () => {};
+    await stage.afterKill(async () => {
+      rollBack = await copyStore(stage.server);
+    });
+    await stage.puts(10);
+    await stage.afterKill(rollBack);
+    await stage.lost();
+    await stage.healed();
+    await stage.assertWhole();
+  },
+);
+
+test('a truncated block is found and made whole', LIMIT, async (t) => {
+  const stage = await LossStage.open(t);
+  if (stage === undefined) return;
+  await stage.afterKill(() => truncateBlock(stage.server, 0.5));
+  await stage.lost();
+  await stage.healed();
+  await stage.assertWhole();
+});
+
+test('a flipped bit that costs the server the rest of a block is found and made whole', LIMIT, async (t) => {
+  const stage = await LossStage.open(t);
+  if (stage === undefined) return;
+  await stage.afterKill(() => flipBitBehind(stage.server, '"name":"ltx/0/0000000000000004'));
+  await stage.lost();
+  await stage.healed();
+  await stage.assertWhole();
+});
+
+test('a bucket that is deleted and made anew is found and made whole', LIMIT, async (t) => {
+  const stage = await LossStage.open(t);
+  if (stage === undefined) return;
+  const connection = await connect({ servers: stage.server.url });
+  await (await connection.jetstreamManager()).streams.delete('OBJ_backups');
+  await connection.close();
+  await makeBucket(stage.server);
+  await stage.puts(1);
+  // Nothing but the clock, or a connection that breaks, makes anyone look.
+  await stage.afterKill(async () => {});
+  await stage.healed();
+  await stage.assertWhole();
+});
+
+for (const hasSpool of [true, false]) {
+  test(
+    `a replicator killed between loss and healing heals at its next start, ${hasSpool ? 'from its spool' : 'with the whole database'}`,
+    LIMIT,
+    async (t) => {
+      const stage = await LossStage.open(t);
+      if (stage === undefined) return;
+      await stage.replication.kill();
+      await stage.afterKill(() => truncateBlock(stage.server, 0.5));
+      if (!hasSpool) await forgetSpool(stage.stage.folder);
+      await stage.replicate();
+      await stage.replication.waitFor(
+        ({ type, message }) => type === 'healed' || /are put again/.test(message),
+      );
+      await stage.assertWhole();
+    },
+  );
+}
+
+async function forgetSpool(folder: string): Promise<void> {
+  for (const name of await readdir(folder, { recursive: true })) {
+    if (name.endsWith('.spool')) await rm(join(folder, name));
+  }
+}
