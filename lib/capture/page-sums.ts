@@ -46,13 +46,16 @@ export class PageSums {
 
   /** Page `pgno` has this content now. */
   record(pgno: number, bytes: Uint8Array, offset: number, pageSize: number): void {
-    if (pgno > this.#pageCount) this.#pageCount = pgno;
-    const words = this.#change(blockOf(pgno));
-    const at = placeOf(pgno);
     crc.reset();
     crc.update(bytes, offset, pageSize);
-    words[at] = crc.high;
-    words[at + 1] = crc.low;
+    this.#put(pgno);
+  }
+
+  /** The same, where only the CRC-64 remainder of the content is at hand. */
+  recordRemainder(pgno: number, remainder: Crc64, pageSize: number): void {
+    crc.reset();
+    crc.append(remainder, pageSize);
+    this.#put(pgno);
   }
 
   /** Every sum is unknown again. */
@@ -88,6 +91,14 @@ export class PageSums {
   close(): void {
     for (const frozen of [...this.#frozen]) frozen.close();
     this.#store.close();
+  }
+
+  #put(pgno: number): void {
+    if (pgno > this.#pageCount) this.#pageCount = pgno;
+    const words = this.#change(blockOf(pgno));
+    const at = placeOf(pgno);
+    words[at] = crc.high;
+    words[at + 1] = crc.low;
   }
 
   #change(no: number): Uint32Array {

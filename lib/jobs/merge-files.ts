@@ -7,14 +7,21 @@
  * caller takes as many files as `mergeable` allows, and goes on from there with the next merge.
  */
 
+import { randomBytes } from 'node:crypto';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
+import { PageSums } from '../capture/page-sums.js';
 import { throwIfAborted } from '../errors.js';
+import type { Crc64 } from '../ltx/crc64.js';
 import { GatheredPages } from '../ltx/gathered-pages.js';
 import { type LtxMergeInput, mergeLtx } from '../ltx/merge.js';
-import { ltxPath } from '../replica/names.js';
+import { ltxPath, SNAPSHOT_LEVEL } from '../replica/names.js';
 import type { ByteSource, LtxFileInfo, Replica } from '../replica/replica.js';
 import type { Lease } from './lease.js';
 import { readAhead } from './read-ahead.js';
+import { writeSnapshotSums } from './snapshot-sums.js';
+import { trailerChecksum } from './trailer.js';
 
 /** Files up to this size are gathered, bytes. */
 const SMALL_FILE = 512 * 1024;
@@ -23,6 +30,8 @@ const GATHER_LIMIT = 24 * 1024 * 1024;
 /** Large files in one merge. */
 const STREAMS = 16;
 const FETCHED_AT_ONCE = 4;
+/** Of eight million pages; more go to a file. */
+const SUMS_MEMORY_BYTES = 64 * 1024 * 1024;
 
 export interface MergeTarget {
   readonly level: number;
@@ -43,7 +52,8 @@ export function mergeable(files: readonly LtxFileInfo[]): number {
 }
 
 /**
- * Merges `files`, in their order and each beginning at the latest where the one before ended, under the lease.
+ * Merges `files`, in their order and each beginning at the latest where the one before ended, under the lease. A snapshot
+ * gets its page sums beside it.
  * Throws FormatError naming the file that is damaged, NOT_FOUND if one is gone by now, LeaseLostError, ABORTED.
  */
 export async function mergeFiles(
@@ -54,17 +64,41 @@ export async function mergeFiles(
 ): Promise<LtxFileInfo> {
   const { level, minTxid } = target;
   const { maxTxid, timestampMs } = files[files.length - 1];
+  const sums = level === SNAPSHOT_LEVEL && minTxid === 1n ? newSums() : undefined;
+  let last: Uint8Array = new Uint8Array(8);
+  let pageSize = 0;
+  const onPage = (pgno: number, remainder: Crc64, size: number): void => {
+    pageSize = size;
+    sums!.recordRemainder(pgno, remainder, size);
+  };
   const content: ByteSource = async function* () {
+    sums?.clear();
     const inputs = await gather(replica, files, lease.signal);
-    for await (const block of mergeLtx(inputs, { minTxid })) {
+    for await (const block of mergeLtx(inputs, { minTxid, onPage: sums && onPage })) {
+      last = block;
       yield block;
       // Others on this thread have a database to follow.
       await turn();
       throwIfAborted(lease.signal, 'the merge');
     }
   };
-  const named = { level, minTxid, maxTxid, timestampMs, lease: lease.version };
-  return replica.write(named, content, lease.signal);
+  try {
+    const named = { level, minTxid, maxTxid, timestampMs, lease: lease.version };
+    const file = await replica.write(named, content, lease.signal);
+    if (sums !== undefined) {
+      const origin = { txid: maxTxid, fileChecksum: trailerChecksum(last) };
+      await writeSnapshotSums(replica, file, sums, origin, pageSize);
+    }
+    return file;
+  } finally {
+    sums?.close();
+  }
+}
+
+/** Page sums without a folder of their own. */
+function newSums(): PageSums {
+  const name = `.jetlite-sums-${process.pid}-${randomBytes(8).toString('hex')}`;
+  return new PageSums({ memoryBytes: SUMS_MEMORY_BYTES, spillPath: join(tmpdir(), name) });
 }
 
 async function gather(

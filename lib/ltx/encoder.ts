@@ -24,11 +24,15 @@ import { PageOrder } from './page-order.js';
 
 export { LTX_TRAILER_SIZE };
 
+/** Sees each page that goes into a file, by the CRC-64 remainder of its `pageSize` bytes; valid during the call. */
+export type OnEncodedPage = (pgno: number, remainder: Crc64, pageSize: number) => void;
+
 const OUTPUT_BLOCK_SIZE = 256 * 1024;
 
 export class LtxEncoder {
   readonly #header: LtxHeader;
   readonly #name: string;
+  readonly #onPage: OnEncodedPage | undefined;
   readonly #order: PageOrder;
   readonly #index = new PageIndexBuilder();
   readonly #checksum = new Crc64();
@@ -47,7 +51,7 @@ export class LtxEncoder {
    * Throws FormatError if the header breaks a rule of the format; only files without database checksums are
    * written.
    */
-  constructor(header: LtxHeader) {
+  constructor(header: LtxHeader, onPage?: OnEncodedPage) {
     const bytes = encodeLtxHeader(header);
     this.#name = ltxFileName(header.minTxid, header.maxTxid);
     if (header.flags !== LTX_FLAG_NO_CHECKSUM) {
@@ -57,6 +61,7 @@ export class LtxEncoder {
       );
     }
     this.#header = header;
+    this.#onPage = onPage;
     this.#order = new PageOrder(header, this.#name);
     this.#block = new Uint8Array(OUTPUT_BLOCK_SIZE);
     this.#view = new DataView(this.#block.buffer);
@@ -152,6 +157,7 @@ export class LtxEncoder {
     this.#index.add(pgno, this.#before + at, LTX_BLOCK_HEADER_SIZE + size);
     this.#at = at + LTX_BLOCK_HEADER_SIZE + size;
     this.#pageCount++;
+    this.#onPage?.(pgno, remainder, this.#header.pageSize);
   }
 
   /** Makes room for `size` bytes in one block. */

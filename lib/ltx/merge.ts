@@ -14,7 +14,7 @@
  * 5. The last block of the output is yielded only after every input has been verified to its end.
  */
 
-import { LtxEncoder } from './encoder.js';
+import { LtxEncoder, type OnEncodedPage } from './encoder.js';
 import { GatheredPages } from './gathered-pages.js';
 import { LTX_FLAG_NO_CHECKSUM, type LtxHeader } from './header.js';
 import { END, expectFollowing, FileCursor, type LtxMergeInput, type PageCursor } from './merge-cursor.js';
@@ -27,6 +27,8 @@ export interface MergeOptions {
    * from a later state, such as a snapshot that is to bridge what is missing in between.
    */
   readonly minTxid?: bigint;
+  /** Sees each page of the merged file. */
+  readonly onPage?: OnEncodedPage | undefined;
 }
 
 /**
@@ -42,7 +44,7 @@ export async function* mergeLtx(
   const cursors = inputs.map((input) => (input instanceof GatheredPages ? input : new FileCursor(input)));
   try {
     for (const cursor of cursors) await cursor.open();
-    const encoder = new LtxEncoder(mergedHeader(cursors, options));
+    const encoder = new LtxEncoder(mergedHeader(cursors, options), options.onPage);
     for (;;) {
       const newest = lowest(cursors);
       if (newest === undefined) break;

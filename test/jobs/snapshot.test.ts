@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { Capture } from '../../lib/capture/capture.js';
 import { ResumeState } from '../../lib/capture/resume-state.js';
 import { JetliteError } from '../../lib/errors.js';
@@ -11,6 +11,7 @@ import { goOnWith } from '../../lib/jobs/replica-state.js';
 import { restore } from '../../lib/jobs/restore.js';
 import { putSnapshot } from '../../lib/jobs/snapshot.js';
 import { removeSnapshotSums } from '../../lib/jobs/snapshot-sums.js';
+import { tidy } from '../../lib/jobs/tidy.js';
 import { decodeLtx } from '../../lib/ltx/decoder.js';
 import { openReplica } from '../../lib/replica/open.js';
 import type { LtxFileInfo, Replica } from '../../lib/replica/replica.js';
@@ -170,7 +171,7 @@ async function namesUnder(folder: string): Promise<string[]> {
 }
 
 /** A replica with a snapshot in the middle of its chain, of a closed database. */
-async function withSnapshot(open: OpenReplica, t: Parameters<typeof CaptureStage.open>[0]) {
+async function withSnapshot(open: OpenReplica, t: TestContext, byMerging = false) {
   const stage = await CaptureStage.open(t);
   if (stage === undefined) return undefined;
   const writer = await stage.writer({ paused: true, rows: [1500, 1600] });
@@ -181,8 +182,10 @@ async function withSnapshot(open: OpenReplica, t: Parameters<typeof CaptureStage
   await writer.command('step 3');
   await source.look();
   const image = source.capture.freeze()!;
-  const snapshot = (await putSnapshot(replica, { txid: source.txid, image }))!;
+  if (byMerging) await tidy(replica, { snapshot: 'now', retain: false });
+  else await putSnapshot(replica, { txid: source.txid, image });
   image.close();
+  const [snapshot] = await replica.list(9);
   await writer.command('step 3');
   await source.look();
   await writer.command('step 3');
@@ -193,49 +196,52 @@ async function withSnapshot(open: OpenReplica, t: Parameters<typeof CaptureStage
 
 inEveryHome(
   'a host that kept nothing goes on from the sums beside a snapshot, not from its pages',
-  async (open, t) => {
-    const made = await withSnapshot(open, t);
-    if (made === undefined) return;
-    const { stage, replica, snapshot, txid } = made;
-    const { database, folder } = stage;
-    let bytesOfSnapshots = 0;
-    const counting = replicaWith(replica, {
-      read: (file, range) => {
-        if (file.minTxid === 1n) bytesOfSnapshots += range?.length ?? file.size;
-        return replica.read(file, range);
-      },
-    });
-    const stateDir = join(folder, 'state');
-    await mkdir(stateDir);
-    const capture = Capture.open({ database, scratchDir: stateDir, fileEvents: false });
-    const state = new ResumeState(stateDir, () => {});
-    const before = await goOnWith(counting, capture, state, {});
-    assert.equal(before.txid, txid);
-    assert.ok(bytesOfSnapshots < 1000, `${bytesOfSnapshots} bytes of snapshots read`);
-    await capture.poll();
-    const batch = capture.take()!;
-    assert.ok(
-      batch.pages.size < batch.pageCount / 4,
-      `${batch.pages.size} of ${batch.pageCount} pages differ`,
-    );
-    batch.pages.close();
-    capture.close();
-
-    const result = await backup({ database, replica: counting, stateDir });
-    assert.equal(result.kind, 'incremental');
-    const output = join(folder, 'restored.db');
-    await restore({ replica, output });
-    assert.equal(await firstDifference(database, output), undefined);
-
-    await replica.remove([snapshot]);
-    await removeSnapshotSums(replica, [snapshot]);
-    const name = 'page-sums/9-0000000000000002';
-    assert.deepEqual(
-      [await replica.readExtra(name), await replica.readExtra(`${name}-0`)],
-      [undefined, undefined],
-    );
-  },
+  (open, t) => goOnFromSums(open, t, false),
 );
+
+inEveryHome('a snapshot that was merged has its sums beside it, too', (open, t) =>
+  goOnFromSums(open, t, true),
+);
+
+async function goOnFromSums(open: OpenReplica, t: TestContext, byMerging: boolean): Promise<void> {
+  const made = await withSnapshot(open, t, byMerging);
+  if (made === undefined) return;
+  const { stage, replica, snapshot, txid } = made;
+  const { database, folder } = stage;
+  let bytesOfSnapshots = 0;
+  const counting = replicaWith(replica, {
+    read: (file, range) => {
+      if (file.minTxid === 1n) bytesOfSnapshots += range?.length ?? file.size;
+      return replica.read(file, range);
+    },
+  });
+  const stateDir = join(folder, 'state');
+  await mkdir(stateDir);
+  const capture = Capture.open({ database, scratchDir: stateDir, fileEvents: false });
+  const state = new ResumeState(stateDir, () => {});
+  const before = await goOnWith(counting, capture, state, {});
+  assert.equal(before.txid, txid);
+  assert.ok(bytesOfSnapshots < 1000, `${bytesOfSnapshots} bytes of snapshots read`);
+  await capture.poll();
+  const batch = capture.take()!;
+  assert.ok(batch.pages.size < batch.pageCount / 4, `${batch.pages.size} of ${batch.pageCount} pages differ`);
+  batch.pages.close();
+  capture.close();
+
+  const result = await backup({ database, replica: counting, stateDir });
+  assert.equal(result.kind, 'incremental');
+  const output = join(folder, 'restored.db');
+  await restore({ replica, output });
+  assert.equal(await firstDifference(database, output), undefined);
+
+  await replica.remove([snapshot]);
+  await removeSnapshotSums(replica, [snapshot]);
+  const name = 'page-sums/9-0000000000000002';
+  assert.deepEqual(
+    [await replica.readExtra(name), await replica.readExtra(`${name}-0`)],
+    [undefined, undefined],
+  );
+}
 
 inEveryHome('sums that are damaged, cut, another snapshot’s or lying are not believed', async (open, t) => {
   const made = await withSnapshot(open, t);
