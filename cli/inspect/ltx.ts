@@ -5,6 +5,9 @@ import { isSnapshot, type LtxHeader, ltxFileName, parseLtxFileName } from '../..
 import { type InputFile, PIECE_SIZE } from './input-file.js';
 import { hexWords, Report } from './report.js';
 
+/** So many pages are listed. */
+const PAGES_SHOWN = 20;
+
 /** Header, pages, index and trailer, all verified. */
 export async function inspectLtx(file: InputFile): Promise<Report> {
   const report = new Report('LTX file', file.path, file.size);
@@ -12,6 +15,8 @@ export async function inspectLtx(file: InputFile): Promise<Report> {
   let pages = 0;
   let firstPage = 0;
   let lastPage = 0;
+  let frames = 0;
+  const rows: (string | number)[][] = [];
   let position = 0;
   let fileChecksum: bigint | undefined;
   const piece = new Uint8Array(PIECE_SIZE);
@@ -22,6 +27,12 @@ export async function inspectLtx(file: InputFile): Promise<Report> {
         pages++;
         if (pages === 1) firstPage = decoder.pgno;
         lastPage = decoder.pgno;
+        const isFrame = decoder.block.from === decoder.block.to;
+        if (isFrame) frames++;
+        if (pages <= PAGES_SHOWN) {
+          const encoding = isFrame ? 'LZ4 frame' : 'LZ4 block';
+          rows.push([decoder.pgno, decoder.pageOffset, decoder.pageBytes, encoding]);
+        }
       } else {
         const bytes = await file.read(piece, position);
         if (bytes.length === 0) break;
@@ -40,8 +51,12 @@ export async function inspectLtx(file: InputFile): Promise<Report> {
   }
   if (decoder.header === undefined) return report;
   report.fact('pages', pages, pages === 0 ? '0' : `${pages}, from ${firstPage} to ${lastPage}`);
+  const blocks = pages - frames;
+  const encodings = { blocks, frames };
+  report.fact('pageEncoding', encodings, `${blocks} as LZ4 blocks, ${frames} as LZ4 frames (older writers)`);
   if (fileChecksum !== undefined) report.fact('fileChecksum', fileChecksum, fileChecksum.toString(16));
   report.fact('pageIndex', fileChecksum === undefined ? 'not verified' : 'agrees with the pages');
+  report.table('pageList', ['page', 'byte', 'size', 'encoding'], rows, pages);
   return report;
 }
 

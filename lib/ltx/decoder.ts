@@ -107,6 +107,16 @@ export class LtxDecoder {
     return this.#pgno;
   }
 
+  /** Where in the file the page that next() returned begins with its header, bytes. */
+  get pageOffset(): number {
+    return this.#pageOffset;
+  }
+
+  /** Bytes that page takes in the file, header and all. */
+  get pageBytes(): number {
+    return this.#offset - this.#pageOffset;
+  }
+
   /** The page that next() returned. The same array every time: copy to keep. */
   get page(): Uint8Array {
     return this.#page;

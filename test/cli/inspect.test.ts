@@ -144,6 +144,10 @@ test('an LTX file is verified to its trailer and against its name', async (t) =>
   const sound = await inspectBytes(t, bytes, ltxFileName(1n, 0x1fn));
   assert.deepEqual([sound.kind, sound.sound, sound.pages, sound.commit], ['LTX file', true, 3, 3]);
   assert.deepEqual([sound.maxTxid, sound.timestamp], ['000000000000001f', '2023-11-14T22:13:20.000Z']);
+  const [first, second] = sound.pageList as { page: number; byte: number; size: number; encoding: string }[];
+  assert.deepEqual([first.page, first.byte, first.encoding], [1, 100, 'LZ4 block']);
+  assert.deepEqual([second.page, second.byte], [2, 100 + first.size]);
+  assert.deepEqual(sound.pageEncoding, { blocks: 3, frames: 0 });
   const damaged = bytes.slice();
   damaged[bytes.length - 1] ^= 1;
   assert.match((await inspectBytes(t, damaged)).problems[0], /checksum/);
