@@ -28,13 +28,27 @@ export class Metrics {
     'jetlite_gaps_total',
     'Times that commits may have been missed and pages were compared.',
   );
+  readonly #spooled = this.#counter(
+    'jetlite_spooled_files_total',
+    'Level-0 files that had to wait on disk for the replica.',
+  );
+  readonly #lost = this.#counter(
+    'jetlite_lost_files_total',
+    'Files that the replica lost after it had acknowledged them.',
+  );
+  readonly #unhealed = this.#gauge(
+    'jetlite_replica_damaged',
+    '1 from the moment a loss is found until it is healed, else 0.',
+  );
+  readonly #healedAt = this.#gauge(
+    'jetlite_healed_timestamp_seconds',
+    'When the last loss was healed; absent if there was none.',
+  );
 
   /** Shows all figures of a database from the start, not only once they move. */
   add(database: string): void {
-    for (const metric of [this.#away, this.#failed]) metric.set({ database }, 0);
-    for (const metric of [this.#commits, this.#files, this.#bytes, this.#images, this.#gaps]) {
-      metric.inc({ database }, 0);
-    }
+    for (const metric of [this.#away, this.#failed, this.#unhealed]) metric.set({ database }, 0);
+    for (const metric of this.#totals()) metric.inc({ database }, 0);
   }
 
   take(database: string, event: ReplicateEvent): void {
@@ -55,6 +69,17 @@ export class Metrics {
       case 'back':
         this.#away.set({ database }, 0);
         break;
+      case 'spooled':
+        this.#spooled.inc({ database });
+        break;
+      case 'lost':
+        this.#lost.inc({ database }, event.files.length);
+        this.#unhealed.set({ database }, 1);
+        break;
+      case 'healed':
+        this.#unhealed.set({ database }, 0);
+        this.#healedAt.set({ database }, Date.now() / 1000);
+        break;
       case 'image':
         this.#images.inc({ database });
         break;
@@ -74,6 +99,10 @@ export class Metrics {
 
   text(): Promise<string> {
     return this.#registry.metrics();
+  }
+
+  #totals(): Counter<ByDatabase>[] {
+    return [this.#commits, this.#files, this.#bytes, this.#images, this.#gaps, this.#spooled, this.#lost];
   }
 
   #gauge(name: string, help: string): Gauge<ByDatabase> {

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseListenAddress } from '../../cli/listen-address.js';
+import { Metrics } from '../../cli/metrics.js';
 import { JetliteError } from '../../lib/errors.js';
 import { scratchFolder } from '../support/scratch.js';
 import { sqliteShell } from '../support/sqlite.js';
@@ -61,6 +62,23 @@ test('a running replicate shows Prometheus what is durable, and that it is well'
   assert.equal((await fetch(`${url}/metrics`, { method: 'POST' })).status, 405);
   running.child.kill('SIGTERM');
   assert.equal((await running.ended).exitCode, 0);
+});
+
+test('what a replica lost is counted, and called damaged until it is healed', async () => {
+  const metrics = new Metrics();
+  const database = '/var/lib/a.db';
+  metrics.add(database);
+  const shown = async (name: string): Promise<string | undefined> =>
+    (await metrics.text()).split('\n').find((line) => line.startsWith(`${name}{`));
+  const label = `{database="${database}"}`;
+  assert.equal(await shown('jetlite_lost_files_total'), `jetlite_lost_files_total${label} 0`);
+  metrics.take(database, { type: 'lost', level: 'error', message: '', files: ['ltx/0/a', 'ltx/0/b'] });
+  assert.equal(await shown('jetlite_lost_files_total'), `jetlite_lost_files_total${label} 2`);
+  assert.equal(await shown('jetlite_replica_damaged'), `jetlite_replica_damaged${label} 1`);
+  assert.equal(await shown('jetlite_healed_timestamp_seconds'), undefined);
+  metrics.take(database, { type: 'healed', level: 'warn', message: '' });
+  assert.equal(await shown('jetlite_replica_damaged'), `jetlite_replica_damaged${label} 0`);
+  assert.match((await shown('jetlite_healed_timestamp_seconds')) ?? '', / \d{10}/);
 });
 
 test('a database whose replication failed makes the health check fail while others go on', async (t) => {
