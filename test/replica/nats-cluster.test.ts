@@ -3,12 +3,10 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
-import { connect } from 'nats';
 import { ConflictError } from '../../lib/errors.js';
 import { openReplica } from '../../lib/replica/open.js';
 import type { LtxFileInfo, Replica } from '../../lib/replica/replica.js';
-import { makeBucket } from '../support/nats-replica.js';
+import { makeBucket, streamLeader } from '../support/nats-replica.js';
 import { type NatsServer, startNatsCluster } from '../support/nats-server.js';
 import { bytes, bytesOf, contentOf, target } from '../support/replica.js';
 
@@ -23,27 +21,6 @@ function openAt(
   const opening = openReplica(`nats://${hosts}/backups`, { env: {}, nats: { reconnectWaitMs: 50 } });
   t.after(async () => (await opening).close());
   return opening;
-}
-
-/** The index of the server that leads the bucket's stream, once all three hold all of it. */
-async function leader(servers: readonly NatsServer[]): Promise<number> {
-  const connection = await connect({ servers: servers.map(({ url }) => url) });
-  try {
-    const manager = await connection.jetstreamManager({ timeout: 1000, checkAPI: false });
-    for (let tries = 0; ; tries++) {
-      try {
-        const { cluster } = await manager.streams.info('OBJ_backups');
-        const isWhole =
-          cluster?.leader && cluster.replicas?.every(({ current, offline }) => current && !offline);
-        if (isWhole) return Number(cluster.leader?.replace('server', ''));
-      } catch (error) {
-        if (tries > 60) throw error;
-      }
-      await delay(50);
-    }
-  } finally {
-    await connection.close();
-  }
 }
 
 function block(seed: number, i: number): Uint8Array {
@@ -95,7 +72,7 @@ test('a put goes on over the leader’s death and over the restart of each serve
   const content = async function* () {
     for (let i = 0; i < 30; i++) {
       if (i === 10 && killed.size === 0) {
-        const index = await leader(servers);
+        const index = await streamLeader(servers);
         killed.add(index);
         await servers[index].kill();
         await servers[index].restart();
@@ -108,7 +85,7 @@ test('a put goes on over the leader’s death and over the restart of each serve
   await assertIntact(replica, file, 30, 1);
   let txid = 1n;
   for (const server of servers) {
-    await leader(servers);
+    await streamLeader(servers);
     await server.stop();
     await replica.write(target(0, ++txid), bytes(`without ${server.port}`));
     await server.restart();

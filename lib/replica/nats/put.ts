@@ -273,14 +273,7 @@ class Put {
   }
 
   #conflict(last: StoredObject): ConflictError {
-    const when = new Date(last.storedMs).toISOString();
-    const who = headerOf(last, WRITER_HEADER) ?? 'another program';
-    const what = last.deleted
-      ? `was removed at ${when}, and its name is taken for good`
-      : `was put by ${who} at ${when}`;
-    return new ConflictError(`${this.#target.name} in bucket ${this.#bucket.name} ${what}`, {
-      hint: 'Only one program may write a replica: stop one of them, or give each its own prefix.',
-    });
+    return conflictWith(this.#bucket, last);
   }
 
   /** What a publish came to; a lost connection answers at once. */
@@ -338,6 +331,18 @@ export function leaseLost(bucket: Bucket, name: string, last: StoredObject | und
 type Answer =
   | { readonly ok: true; readonly sequence: number }
   | { readonly ok: false; readonly error: unknown };
+
+/** Another writer's version of an object stands in the way; `how` it does, where that is not by its own name. */
+export function conflictWith(bucket: Bucket, last: StoredObject, how = ''): ConflictError {
+  const when = new Date(last.storedMs).toISOString();
+  const who = headerOf(last, WRITER_HEADER) ?? 'another program';
+  const what = last.deleted
+    ? `was removed at ${when}, and its name is taken for good`
+    : `was put by ${who} at ${when}`;
+  return new ConflictError(`${last.name} in bucket ${bucket.name} ${what}${how}`, {
+    hint: 'Only one program may write a replica: stop one of them, or give each its own prefix.',
+  });
+}
 
 /** True if the message may have been stored, or may yet be. */
 function isUnknown(error: unknown): boolean {

@@ -39,7 +39,7 @@ import {
 } from './listing.js';
 import { deleteObject, formatDigest, lastMeta, type StoredObject, WRITER_HEADER } from './objects.js';
 import { Pace } from './pace.js';
-import { leaseLost, putObject } from './put.js';
+import { conflictWith, leaseLost, putObject } from './put.js';
 
 const REMOVALS_AT_ONCE = 8;
 /** Level-0 puts of ours that are remembered to tell them from another writer's. */
@@ -112,7 +112,7 @@ class NatsReplica implements Replica {
   async write(target: LtxFileTarget, content: ByteSource, signal?: AbortSignal): Promise<LtxFileInfo> {
     if (!this.#allowUnsafe) expectSafe(this.#bucket);
     const name = this.#name(ltxPath(target));
-    if (target.level === 0 && target.heals === undefined) this.#expectNothingAbove(target);
+    if (target.level === 0 && target.heals === undefined) await this.#expectNothingAbove(target);
     const put = {
       name,
       headers: {
@@ -272,14 +272,13 @@ class NatsReplica implements Replica {
     }
   }
 
-  #expectNothingAbove(target: LtxName): void {
+  async #expectNothingAbove(target: LtxName): Promise<void> {
     const highest = this.#listing.highestLevel0;
     if (highest === undefined || highest.maxTxid <= target.maxTxid) return;
     if (this.#ownNuids.has(highest.nuid)) return;
-    throw new ConflictError(
-      `another writer put ${highest.name} in bucket ${this.#bucket.name}, above ${ltxPath(target)}`,
-      { hint: 'Only one program may write a replica: stop one of them, or give each its own prefix.' },
-    );
+    const last = await lastMeta(this.#bucket, highest.name);
+    const above = { ...highest, headers: undefined, deleted: false, storedMs: highest.timestampMs };
+    throw conflictWith(this.#bucket, last ?? above, `, above ${ltxPath(target)}`);
   }
 }
 
