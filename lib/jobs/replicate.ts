@@ -188,10 +188,9 @@ class Session {
       const hint = (await this.#uploader.shelve())
         ? `They wait in ${this.#spool.folder}: start again when the replica can be reached.`
         : 'They are in the database: start again when the replica can be reached.';
-      throw new JetliteError('REPLICA', `${database}: stopped before ${replica.url} had its last commits`, {
-        hint,
-        cause: error,
-      });
+      const why = hasCode(error, 'REPLICA') ? `: ${(error as Error).message}` : '';
+      const message = `${database}: stopped before ${replica.url} had its last commits${why}`;
+      throw new JetliteError('REPLICA', message, { hint, cause: error });
     } finally {
       this.#attempts.close();
     }

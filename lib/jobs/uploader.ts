@@ -29,7 +29,7 @@ const QUEUE_LIMIT = 3;
 const QUEUE_BYTES = 8 * 1024 * 1024;
 /** A put that takes longer than any healthy one: the replica is away, or as good as that. */
 const AWAY_AFTER_MS = 500;
-const SLOWEST_BYTES_PER_MS = 256;
+const SLOWEST_BYTES_PER_MS = 4096;
 /** While a backlog is put, batches are sealed this much more seldom than one of it takes: so it gets shorter. */
 const BACKLOG_SPACING = 10;
 const SPOOL_RETRY_MS = 5000;

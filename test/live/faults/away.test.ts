@@ -303,3 +303,59 @@ test(
     await assertMoments({ stage, replica, writer }, seqs);
   },
 );
+
+test(
+  'a server whose storage is used up is told in words, and takes everything when there is room again',
+  LIMIT,
+  async (t) => {
+    const scene = await open(t, { jetstream: 'sync_interval: always, max_file_store: 4MB' });
+    if (scene === undefined) return;
+    const { server } = scene;
+    const replication = await scene.replicate();
+    await replication.ready();
+    const connection = await connect({ servers: server.url });
+    t.after(() => connection.close());
+    const manager = await connection.jetstreamManager();
+    await manager.streams.add({ name: 'filler', subjects: ['filler'] });
+    const jetstream = connection.jetstream();
+    const full = replication.waitFor(
+      ({ type, message }) => type === 'retry' && /storage is used up|no resources left/.test(message),
+    );
+    await assert.rejects(async () => {
+      for (;;) await jetstream.publish('filler', new Uint8Array(50_000));
+    });
+    await assert.rejects(async () => {
+      for (;;) await jetstream.publish('filler', new Uint8Array(500));
+    });
+    const seqs = await commitIntoSpool(scene, replication, 2);
+    await full;
+    const back = replication.next('back');
+    await manager.streams.delete('filler');
+    await back;
+    await replication.stop();
+    await assertMoments(scene, seqs);
+  },
+);
+
+test(
+  'a bucket deleted under it is told with what to do; commits wait on disk, and the end says so',
+  LIMIT,
+  async (t) => {
+    const scene = await open(t);
+    if (scene === undefined) return;
+    const replication = await scene.replicate();
+    await replication.ready();
+    const connection = await connect({ servers: scene.server.url });
+    await (await connection.jetstreamManager()).streams.delete('OBJ_backups');
+    await connection.close();
+    await commitIntoSpool(scene, replication, 3);
+    await replication.waitFor(
+      ({ type, message }) => type === 'retry' && /there is no bucket backups/.test(message),
+    );
+    await assert.rejects(
+      replication.stop(),
+      /They wait in .*stopped before .* had its last commits: .*there is no bucket/s,
+    );
+    await scene.writer.stop();
+  },
+);
