@@ -30,6 +30,7 @@ import { inspectCommand } from './commands/inspect.js';
 import { ltxCommand } from './commands/ltx.js';
 import { replicateCommand } from './commands/replicate.js';
 import { restoreCommand } from './commands/restore.js';
+import { statusCommand } from './commands/status.js';
 import { verifyCommand } from './commands/verify.js';
 import { versionCommand } from './commands/version.js';
 import { describeFailure } from './failure.js';
@@ -46,6 +47,7 @@ const COMMANDS: readonly Command[] = [
   inspectCommand,
   bucketCommand,
   databasesCommand,
+  statusCommand,
   versionCommand,
 ];
 

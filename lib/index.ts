@@ -13,6 +13,7 @@ export {
 } from './jobs/replicate.js';
 export { type ChildReplicateOptions, replicateInChild } from './jobs/replicate-child.js';
 export { type Restored, type RestoreOptions, type RestoreResult, restore } from './jobs/restore.js';
+export { type LevelStatus, type Status, type StatusOptions, status, watchStatus } from './jobs/status.js';
 export { type Finding, type VerifyOptions, type VerifyResult, verify } from './jobs/verify.js';
 export { decodeLtx, LtxDecoder, type LtxSummary, type LtxVisitor } from './ltx/decoder.js';
 export { LtxEncoder } from './ltx/encoder.js';
