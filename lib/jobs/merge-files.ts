@@ -111,7 +111,7 @@ async function gather(
     let end = i;
     while (end < files.length && files[end].size <= SMALL_FILE) end++;
     if (end === i) {
-      inputs.push(inputOf(files[i], replica.read(files[i])));
+      inputs.push(inputOf(files[i], replica.read(files[i], undefined, { onDemand: true })));
       i++;
       continue;
     }

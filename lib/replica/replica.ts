@@ -91,6 +91,11 @@ export interface ReadRange {
   readonly length: number;
 }
 
+export interface ReadOptions {
+  /** For many files read whole side by side: little is fetched ahead of what was asked for. */
+  readonly onDemand?: boolean;
+}
+
 export interface Replica {
   /** For messages: where this is, with everything secret left out. */
   readonly url: string;
@@ -102,7 +107,7 @@ export interface Replica {
    * The bytes of a file, whole or a range of it. A chunk is the consumer's only until it asks for the next.
    * Throws JetliteError NOT_FOUND if the file is no longer there, FORMAT if its home can tell that it is damaged.
    */
-  read(file: LtxFileInfo, range?: ReadRange): AsyncIterable<Uint8Array>;
+  read(file: LtxFileInfo, range?: ReadRange, options?: ReadOptions): AsyncIterable<Uint8Array>;
 
   /**
    * Looks from metadata alone whether every file is whole, and what became of the `remembered` ones: files as `write`

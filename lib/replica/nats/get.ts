@@ -12,7 +12,7 @@
 
 import { createHash } from 'node:crypto';
 import { FormatError, JetliteError } from '../../errors.js';
-import type { ReadRange } from '../replica.js';
+import type { ReadOptions, ReadRange } from '../replica.js';
 import type { Bucket } from './bucket.js';
 import {
   type ConsumerEvents,
@@ -30,6 +30,7 @@ import {
   lastMeta,
   type StoredObject,
 } from './objects.js';
+import { pullChunks } from './pull.js';
 
 export type ReadableObject = Pick<
   StoredObject,
@@ -47,9 +48,10 @@ export async function* readObject(
   bucket: Bucket,
   object: ReadableObject,
   range?: ReadRange,
+  options: ReadOptions = {},
 ): AsyncGenerator<Uint8Array> {
   try {
-    if (range === undefined) yield* readWhole(bucket, object);
+    if (range === undefined) yield* readWhole(bucket, object, options.onDemand === true);
     else yield* readRange(bucket, object, range);
   } catch (error) {
     if (!(error instanceof FormatError)) {
@@ -65,27 +67,33 @@ export async function* readObject(
   }
 }
 
-async function* readWhole(bucket: Bucket, object: ReadableObject): AsyncGenerator<Uint8Array> {
+async function* readWhole(
+  bucket: Bucket,
+  object: ReadableObject,
+  onDemand: boolean,
+): AsyncGenerator<Uint8Array> {
   const hash = createHash('sha256');
   let size = 0;
-  if (object.chunks > 0) {
-    const reader = await openReader(bucket, object, 0);
-    try {
-      for (let chunk = 0; chunk < object.chunks; chunk++) {
-        const { bytes } = await reader.next();
-        hash.update(bytes);
-        size += bytes.length;
-        yield bytes;
-      }
-    } finally {
-      reader.close();
-    }
+  for await (const bytes of onDemand ? pullChunks(bucket, object) : pushedChunks(bucket, object)) {
+    hash.update(bytes);
+    size += bytes.length;
+    yield bytes;
   }
   if (size !== object.size) throw damaged(bucket, object, `expected ${object.size} bytes, found ${size}`);
   const digest = formatDigest(hash.digest());
   // Some writers leave the padding out.
   if (object.digest !== '' && digest.replace(/=+$/, '') !== object.digest.replace(/=+$/, '')) {
     throw damaged(bucket, object, `expected the digest ${object.digest}, found ${digest}`);
+  }
+}
+
+async function* pushedChunks(bucket: Bucket, object: ReadableObject): AsyncGenerator<Uint8Array> {
+  if (object.chunks === 0) return;
+  const reader = await openReader(bucket, object, 0);
+  try {
+    for (let chunk = 0; chunk < object.chunks; chunk++) yield (await reader.next()).bytes;
+  } finally {
+    reader.close();
   }
 }
 

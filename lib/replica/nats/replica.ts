@@ -18,6 +18,7 @@ import {
   LEASE_NAME,
   type LtxFileInfo,
   type LtxFileTarget,
+  type ReadOptions,
   type ReadRange,
   type Replica,
 } from '../replica.js';
@@ -99,8 +100,8 @@ class NatsReplica implements Replica {
       .sort(compareFiles);
   }
 
-  async *read(file: LtxFileInfo, range?: ReadRange): AsyncGenerator<Uint8Array> {
-    yield* readObject(this.#bucket, await this.#listed(file), range);
+  async *read(file: LtxFileInfo, range?: ReadRange, options?: ReadOptions): AsyncGenerator<Uint8Array> {
+    yield* readObject(this.#bucket, await this.#listed(file), range, options);
   }
 
   async audit(remembered: readonly LtxFileInfo[] = []): Promise<AuditFindings> {

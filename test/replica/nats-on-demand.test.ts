@@ -1,0 +1,68 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { test } from 'node:test';
+import { connect } from 'nats';
+import type { LtxFileInfo, Replica } from '../../lib/replica/replica.js';
+import { makeBucket, openBucketReplica } from '../support/nats-replica.js';
+import { startNatsServer } from '../support/nats-server.js';
+import { target } from '../support/replica.js';
+
+const CHUNK = 512 * 1024;
+
+async function readOnDemand(replica: Replica, file: LtxFileInfo): Promise<Buffer> {
+  const parts: Uint8Array[] = [];
+  for await (const part of replica.read(file, undefined, { onDemand: true })) parts.push(part.slice());
+  return Buffer.concat(parts);
+}
+
+test('on demand, objects of every size around a chunk are read whole', async (t) => {
+  const server = await startNatsServer(t);
+  if (server === undefined) return;
+  await makeBucket(server);
+  const replica = await openBucketReplica(t, server);
+  let txid = 0n;
+  for (const size of [0, 1, CHUNK, CHUNK + 1, 5 * CHUNK - 1, 6 * CHUNK]) {
+    const content = randomBytes(size);
+    const file = await replica.write(target(1, ++txid), () => [content]);
+    assert.ok(content.equals(await readOnDemand(replica, file)), `${size} bytes`);
+  }
+});
+
+test('on demand, an object that lost a chunk is damaged, and one that was removed is gone', async (t) => {
+  const server = await startNatsServer(t);
+  if (server === undefined) return;
+  await makeBucket(server);
+  const replica = await openBucketReplica(t, server);
+  const file = await replica.write(target(1, 1n), () => [randomBytes(5 * CHUNK)]);
+  const connection = await connect({ servers: server.url });
+  const manager = await connection.jetstreamManager();
+  await manager.streams.deleteMessage('OBJ_backups', 4);
+  await connection.close();
+  await assert.rejects(readOnDemand(replica, file), { code: 'FORMAT' });
+  await replica.remove([file]);
+  await assert.rejects(readOnDemand(replica, file), { code: 'NOT_FOUND' });
+});
+
+test('many large objects read side by side by a reader that is busy do not cost it its connection', async (t) => {
+  const server = await startNatsServer(t, { config: 'max_pending: 16MB' });
+  if (server === undefined) return;
+  await makeBucket(server);
+  const warnings: string[] = [];
+  const onWarning = (message: string) => warnings.push(message);
+  const replica = await openBucketReplica(t, server, 'backups', { onWarning });
+  const content = randomBytes(8 * CHUNK);
+  const files: LtxFileInfo[] = [];
+  for (let txid = 1n; txid <= 12n; txid++) files.push(await replica.write(target(1, txid), () => [content]));
+  const reading = files.map((file) =>
+    replica.read(file, undefined, { onDemand: true })[Symbol.asyncIterator](),
+  );
+  for (let done = false; !done; ) {
+    for (const one of reading) {
+      done = (await one.next()).done === true;
+      // What decoding costs, without giving the connection a turn.
+      const until = performance.now() + 10;
+      while (performance.now() < until);
+    }
+  }
+  assert.deepEqual(warnings, []);
+});
