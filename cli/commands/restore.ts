@@ -4,6 +4,7 @@ import type { RestoreResult } from '../../lib/jobs/restore.js';
 import { formatTxid, ltxFileName } from '../../lib/ltx/header.js';
 import type { LtxFileInfo } from '../../lib/replica/replica.js';
 import { type Context, defineCommand, EXIT_DONE } from '../command.js';
+import { followReplica } from '../follow.js';
 import { formatBytes, formatElapsed, formatMoment, formatTable } from '../format.js';
 import {
   configOptions,
@@ -23,6 +24,7 @@ interface RestoreArgs extends ConfigArgs, StateArgs {
   readonly force: boolean;
   readonly dryRun: boolean;
   readonly integrityCheck: string;
+  readonly follow: boolean;
   readonly json: boolean;
 }
 
@@ -60,6 +62,12 @@ export const restoreCommand = defineCommand({
         default: 'none',
         requiresArg: true,
         describe: 'Let SQLite check the result before it appears: none, quick or full',
+      })
+      .option('follow', {
+        alias: 'f',
+        type: 'boolean',
+        default: false,
+        describe: 'Keep the database up to date until stopped, for others to read',
       }),
   run: async (args: RestoreArgs, context) => {
     const state = readStateArgs(args);
@@ -70,6 +78,11 @@ export const restoreCommand = defineCommand({
       throw new JetliteError('USAGE', 'where should the restored database go?', {
         hint: 'Name a file with -o.',
       });
+    }
+    if (args.follow) {
+      expectNewest(args);
+      const followed = { ...args, output, integrityCheck, parallelism: state.parallelism };
+      return withReplica(source, context, (replica) => followReplica(replica, followed, context));
     }
     return withReplica(source, context, async (replica) => {
       const { restore } = await import('../../lib/jobs/restore.js');
@@ -91,6 +104,23 @@ export const restoreCommand = defineCommand({
     });
   },
 });
+
+/** A copy that follows stands at the newest state, and is made or gone on with: nothing else can be wished. */
+function expectNewest(args: RestoreArgs): void {
+  const { txid, timestamp, dryRun, ifDbNotExists, ifReplicaExists } = args;
+  const wishes = {
+    '--txid': txid !== undefined,
+    '--timestamp': timestamp !== undefined,
+    '--dry-run': dryRun,
+    '--if-db-not-exists': ifDbNotExists,
+    '--if-replica-exists': ifReplicaExists,
+  };
+  const found = Object.entries(wishes).find(([, isGiven]) => isGiven);
+  if (found === undefined) return;
+  throw new JetliteError('USAGE', `--follow and ${found[0]} cannot be given together`, {
+    hint: 'Leave one out.',
+  });
+}
 
 function show(result: RestoreResult, replica: string, args: RestoreArgs, context: Context): void {
   const { terminal, log } = context;

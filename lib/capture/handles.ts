@@ -1,5 +1,5 @@
 /**
- * Read-only descriptors of database files that never drop anybody's locks.
+ * Descriptors of database files that never drop anybody's locks.
  *
  * On POSIX, closing any descriptor of a file drops every lock that the process holds on it, whoever took them: also those
  * of a SQLite library in the same process, which would then no longer keep other writers out. So:
@@ -15,28 +15,39 @@ export interface OpenFile {
   readonly fd: number;
   readonly dev: bigint;
   readonly ino: bigint;
+  /** A live source is only ever read; the files beside a live copy are written. */
+  readonly access: Access;
 }
+
+export type Access = 'read' | 'write';
 
 /** What was let go of. The one thing here that a process has only once, as it has its locks only once. */
 const kept = new Map<string, OpenFile[]>();
 
 /**
- * Opens a regular file for reading.
+ * Opens a regular file, for reading unless told otherwise.
  * @throws the system's errors; EISDIR or ENOTREG if it is no regular file
  */
-export function openHandle(path: string): OpenFile {
+export function openHandle(path: string, access: Access = 'read'): OpenFile {
   closeNameless();
   const named = fs.statSync(path, { bigint: true });
   if (!named.isFile()) throw notRegular(named);
-  const known = take(named);
+  const known = take({ dev: named.dev, ino: named.ino, access });
   if (known !== undefined) return known;
-  const fd = openUnnoticed(path);
+  const fd = access === 'read' ? openUnnoticed(path) : fs.openSync(path, 'r+');
   const stat = fs.fstatSync(fd, { bigint: true });
   if (!stat.isFile()) {
     fs.closeSync(fd);
     throw notRegular(stat);
   }
-  return { fd, dev: stat.dev, ino: stat.ino };
+  return { fd, dev: stat.dev, ino: stat.ino, access };
+}
+
+/** Makes an empty file, for reading and writing, where there is none. Throws EEXIST where there is one. */
+export function createHandle(path: string, mode: number): OpenFile {
+  const fd = fs.openSync(path, 'wx+', mode);
+  const { dev, ino } = fs.fstatSync(fd, { bigint: true });
+  return { fd, dev, ino, access: 'write' };
 }
 
 /**
@@ -67,10 +78,10 @@ export function releaseHandle(file: OpenFile): void {
   else handles.push(file);
 }
 
-function take(stat: { dev: bigint; ino: bigint }): OpenFile | undefined {
-  const handles = kept.get(keyOf(stat));
+function take(wanted: HandleKey): OpenFile | undefined {
+  const handles = kept.get(keyOf(wanted));
   const file = handles?.pop();
-  if (handles?.length === 0) kept.delete(keyOf(stat));
+  if (handles?.length === 0) kept.delete(keyOf(wanted));
   return file;
 }
 
@@ -86,8 +97,10 @@ function hasNoName(file: OpenFile): boolean {
   return fs.fstatSync(file.fd).nlink === 0;
 }
 
-function keyOf({ dev, ino }: { dev: bigint; ino: bigint }): string {
-  return `${dev}:${ino}`;
+type HandleKey = Pick<OpenFile, 'dev' | 'ino' | 'access'>;
+
+function keyOf({ dev, ino, access }: HandleKey): string {
+  return `${dev}:${ino}:${access}`;
 }
 
 function notRegular(stat: fs.BigIntStats): NodeJS.ErrnoException {

@@ -1,5 +1,6 @@
 /** Restore: a database file from the LTX files of a replica, whole and verified, or nothing. */
 
+import type { FileHandle } from 'node:fs/promises';
 import { JetliteError, throwIfAborted } from '../errors.js';
 import type { LtxFileInfo, Replica } from '../replica/replica.js';
 import { expectFree, lookAtOutput, OutputFile, type OutputPlace, outputError } from './output.js';
@@ -28,6 +29,8 @@ export interface RestoreOptions {
   readonly integrityCheck?: 'none' | 'quick' | 'full' | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: OnProgress | undefined;
+  /** Called with the finished file before it is synced and gets its name; may change it. */
+  readonly prepare?: ((file: FileHandle, rebuilt: Rebuilt) => void) | undefined;
 }
 
 export interface Restored extends Rebuilt {
@@ -78,6 +81,7 @@ async function restoreTo(
     const rebuilt = await rebuildDatabase({ replica, wish, plan, file, parallelism, signal, onProgress });
     if (integrityCheck !== 'none') await expectIntact(output.temporaryPath, integrityCheck, signal);
     throwIfAborted(signal, 'the restore');
+    options.prepare?.(file, rebuilt);
     return { rebuilt, removed: await output.publish(options.force ?? false) };
   } catch (error) {
     throw outputError(error, place.path);

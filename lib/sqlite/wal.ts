@@ -22,7 +22,7 @@ export const FRAME_HEADER_SIZE = 24;
 export const WAL_VERSION = 3007000;
 
 /** Checksums read words little-endian; with the lowest bit set, big-endian. */
-const WAL_MAGIC = 0x377f0682;
+export const WAL_MAGIC = 0x377f0682;
 const WHERE = 'the WAL header';
 
 export interface WalHeader {

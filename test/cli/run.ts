@@ -16,6 +16,8 @@ export interface RunOptions {
   readonly cwd?: string;
   /** Added to an environment that names no server and no configuration. */
   readonly env?: Readonly<Record<string, string>>;
+  /** The Node to run it with; default ours. */
+  readonly node?: string | undefined;
 }
 
 /** The program's environment: ours, but naming no server, no configuration and no colours. */
@@ -32,12 +34,14 @@ export function jetlite(args: readonly string[], options: RunOptions = {}): Prom
 export interface Started {
   readonly child: ChildProcess;
   readonly ended: Promise<Run>;
+  /** What it has said so far. */
+  readonly said: { readonly stdout: string; readonly stderr: string };
   /** Resolves when stderr has shown it; rejects if the program ends before. */
   shows(pattern: RegExp): Promise<void>;
 }
 
 export function startJetlite(args: readonly string[], options: RunOptions = {}): Started {
-  const child = spawn(process.execPath, [PROGRAM, ...args], {
+  const child = spawn(options.node ?? process.execPath, [PROGRAM, ...args], {
     cwd: options.cwd,
     env: cleanEnvironment(options.env),
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -67,7 +71,15 @@ export function startJetlite(args: readonly string[], options: RunOptions = {}):
       look();
       ended.then(() => reject(new Error(`the program ended without ${pattern}: ${stderr}`)), reject);
     });
-  return { child, ended, shows };
+  const said = {
+    get stdout() {
+      return stdout;
+    },
+    get stderr() {
+      return stderr;
+    },
+  };
+  return { child, ended, said, shows };
 }
 
 /** An error as users must see one: nothing on stdout, one line and at most one more of advice, no stack trace. */

@@ -187,6 +187,24 @@ test('the first steps with a folder work as the README shows them', async (t) =>
   assert.equal(await sqlite.run(join(desk.folder, 'copy.db'), 'SELECT text FROM note;'), 'hello\nworld\n');
 });
 
+test('a live read copy follows and is read as the README shows it', async (t) => {
+  const sqlite = sqliteShell(t);
+  const sqlite3 = peer(t, 'sqlite3');
+  if (!sqlite || !sqlite3) return;
+  const desk = await Desk.make(t, sqlite3);
+  const source = join(desk.folder, 'my.db');
+  await sqlite.run(source, MAKE_APP);
+  await desk.run('jetlite backup my.db /var/backups/my.db');
+  const [follow] = examples('follow', 'sh');
+  const [read] = examples('follow-read', 'sh');
+  await desk.runUntilStopped(follow!.text, ' follows ', async () => {
+    assert.equal(await desk.run(read!.text), '1\n');
+    await sqlite.run(source, "INSERT INTO note VALUES ('two');");
+    await desk.run('jetlite backup my.db /var/backups/my.db');
+    for (let tries = 0; (await desk.run(read!.text)) !== '2\n'; tries++) assert.ok(tries < 100);
+  });
+});
+
 test('the README starts a NATS server and makes a bucket on it', async (t) => {
   const natsServer = peer(t, 'nats-server');
   const sqlite3 = peer(t, 'sqlite3');
@@ -326,6 +344,8 @@ test("the README's configurations with TLS replicate, with certificates on one s
 test('every example that the README marks is run', () => {
   const run = [
     'folder',
+    'follow',
+    'follow-read',
     'library',
     'server',
     'bucket',

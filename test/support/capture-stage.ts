@@ -56,6 +56,10 @@ export class CaptureStage {
     return replication;
   }
 
+  get ledgerPath(): string {
+    return this.#ledger;
+  }
+
   ledger(): Ledger {
     return new Ledger(this.#ledger);
   }

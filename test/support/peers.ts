@@ -1,6 +1,6 @@
 /** The programs that tests run beside Jetlite. Which there are, and where, is decided in scripts/peers.mjs. */
 
-export type PeerName = 'nats-server' | 'litestream' | 'sqlite3' | 'python3' | 'openssl' | 'strace';
+export type PeerName = 'nats-server' | 'litestream' | 'sqlite3' | 'python3' | 'node22' | 'openssl' | 'strace';
 
 interface PeerLookup {
   findPeer(name: PeerName): string | undefined;
