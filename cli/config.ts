@@ -24,6 +24,8 @@ export interface DatabaseConfig {
   readonly levels: UpkeepSettings;
   /** Largest size of what waits on disk for a replica that is away, bytes; undefined for the default. */
   readonly spoolMaxBytes: number | undefined;
+  /** How often the replica is asked what it still has, milliseconds; undefined for the default. */
+  readonly auditIntervalMs: number | undefined;
 }
 
 export interface Config {
@@ -102,6 +104,7 @@ export function parseConfig(text: string, file: string, env: Environment | undef
   const logging = readLogging(map.map('logging'));
   const exec = map.text('exec');
   const spoolMaxBytes = map.size('spool-max-bytes');
+  const auditIntervalMs = map.duration('audit-interval');
   const addr = readAddr(map);
   const databases = (map.maps('dbs') ?? []).flatMap((section) => readDatabase(section, levels));
   for (const [key, why] of Object.entries(IGNORED)) map.ignore(key, why);
@@ -109,7 +112,7 @@ export function parseConfig(text: string, file: string, env: Environment | undef
   refuseTwins(databases);
   return {
     file,
-    databases: databases.map(({ database }) => ({ ...database, spoolMaxBytes })),
+    databases: databases.map(({ database }) => ({ ...database, spoolMaxBytes, auditIntervalMs })),
     levels,
     logging,
     exec,
@@ -173,7 +176,7 @@ function readAddr(map: ConfigMap): ListenAddress | undefined {
 
 interface ReadDatabase {
   readonly section: ConfigMap;
-  readonly database: Omit<DatabaseConfig, 'spoolMaxBytes'>;
+  readonly database: Omit<DatabaseConfig, 'spoolMaxBytes' | 'auditIntervalMs'>;
 }
 
 /** One entry of `dbs`. A folder of databases is checked, but gives none yet. */

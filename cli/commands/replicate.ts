@@ -140,6 +140,7 @@ async function readTasks(
     restoreIfDbNotExists: false,
     levels: {},
     spoolMaxBytes: undefined,
+    auditIntervalMs: undefined,
   };
   return { databases: [task], exec: args.exec, addr };
 }
@@ -222,7 +223,7 @@ async function replicateOne(
   signal: AbortSignal,
   onStarted: (task: Task) => void,
 ): Promise<void> {
-  const { spoolMaxBytes } = task;
+  const { spoolMaxBytes, auditIntervalMs } = task;
   const { syncIntervalMs } = task.replica;
   const { replicate } = await import('../../lib/jobs/replicate.js');
   const log = logged(task, context);
@@ -244,6 +245,7 @@ async function replicateOne(
       ...(args.stateDir !== undefined && { stateDir: args.stateDir }),
       ...(syncIntervalMs !== undefined && { syncIntervalMs }),
       ...(spoolMaxBytes !== undefined && { spoolMaxBytes }),
+      ...(auditIntervalMs !== undefined && { auditIntervalMs }),
       onEvent,
     });
   try {

@@ -19,6 +19,7 @@ interface VerifyArgs extends ConfigArgs, StateArgs {
   readonly expect: readonly string[];
   readonly against: string | undefined;
   readonly maxAge: string | undefined;
+  readonly audit: boolean;
   readonly json: boolean;
 }
 
@@ -56,13 +57,23 @@ export const verifyCommand = defineCommand({
         type: 'string',
         requiresArg: true,
         describe: 'The newest state must not be older (5m, 24h)',
+      })
+      .option('audit', {
+        type: 'boolean',
+        default: false,
+        describe: 'Only ask the store whether it still has all files: quick, reads no content',
       }),
   run: async (args: VerifyArgs, context) => {
     const state = readStateArgs(args);
     const maxAgeMs = readDuration('max-age', args.maxAge);
     const queries = pairQueries(args);
+    if (args.audit) refuseBeside(args);
     const source = await resolveSource(args.source, args, context);
     return withReplica(source, context, async (replica) => {
+      if (args.audit) {
+        const { verifyByAudit } = await import('./verify-audit.js');
+        return verifyByAudit(replica, source.database, args.json, context);
+      }
       const { verify } = await import('../../lib/jobs/verify.js');
       const progress = context.terminal.progress();
       const result = await verify({
@@ -80,6 +91,14 @@ export const verifyCommand = defineCommand({
     });
   },
 });
+
+/** What needs a restored database cannot be had from metadata. */
+function refuseBeside({ query, against, maxAge, txid, timestamp }: VerifyArgs): void {
+  if (query.length === 0 && [against, maxAge, txid, timestamp].every((value) => value === undefined)) return;
+  throw new JetliteError('USAGE', '--audit looks at metadata only: no other check can be given with it', {
+    hint: 'Run verify twice, with and without --audit.',
+  });
+}
 
 function pairQueries({ query, expect }: VerifyArgs): { sql: string; expect: string }[] {
   if (query.length !== expect.length) {

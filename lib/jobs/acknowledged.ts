@@ -28,6 +28,13 @@ export function readAcknowledged(folder: string): bigint {
   return bytes.readBigUInt64BE(0);
 }
 
+/** Writes it down once. */
+export async function writeAcknowledged(folder: string, txid: bigint): Promise<void> {
+  const mark = new AcknowledgedMark(folder);
+  mark.set(txid);
+  await mark.close();
+}
+
 /** Writes it down as it grows. */
 export class AcknowledgedMark {
   readonly #folder: string;

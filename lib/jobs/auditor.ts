@@ -7,8 +7,9 @@
  * 2. Asked is at the start, each time the replica answers again after it was away, and by the clock.
  * 3. A chain that leads to the newest state no more is looked at twice, the second time after a moment, before anything is
  *    done about it.
- * 4. Healing never gives a number twice: the whole database goes up under the next TXID, as a snapshot, too. Only when that
- *    is durable are damaged files removed, which would break merges and restores; the newest of level 0 stays.
+ * 4. What the spool still has is put again under its own name. Otherwise healing never gives a number twice: the whole
+ *    database goes up under the next TXID, as a snapshot, too. Only when that is durable are damaged files removed, which
+ *    would break merges and restores; the newest of level 0 stays.
  */
 
 import { setTimeout as delay } from 'node:timers/promises';
@@ -20,11 +21,16 @@ import { AcknowledgedMark } from './acknowledged.js';
 import { hasCode, pause } from './attempts.js';
 import { auditReplica, describeLost, type Judgement } from './audit.js';
 import type { Companion, SessionParts } from './companion.js';
+import type { SpooledFile } from './spool.js';
 
 const DEFAULT_INTERVAL_MS = 10 * 60_000;
 /** Files that are remembered at most; beyond it those that were learned of first are forgotten. */
 const REMEMBERED = 50_000;
 const SECOND_LOOK_MS = 250;
+const CALM_TRIES = 100;
+const CALM_MS = 10;
+/** Of a file that is put again from the spool, bytes: it is held in memory meanwhile. */
+const LARGEST_REFILL = 16 * 1024 * 1024;
 /** A whole image may fail to become durable while the server goes on losing: not for ever at full speed. */
 const HEAL_AGAIN_MS = 5000;
 
@@ -118,7 +124,8 @@ class Auditor implements Companion {
     const news = lost.filter(({ file }) => !this.#told.has(ltxPath(file)));
     if (news.length > 0 || broken !== undefined) {
       this.#tell(news, broken);
-      if (broken !== undefined) found = await this.#putWhole(broken);
+      found = (await this.#refill(lost)) ?? found;
+      if (found.broken !== undefined) found = await this.#putWhole(found.broken);
       if (found === undefined) return;
       await this.#removeDamaged(found);
     }
@@ -143,6 +150,45 @@ class Auditor implements Companion {
     throw new ConflictError(`another writer put ${ltxPath(file)} in ${replica.url}`, {
       hint: 'Only one program may write a replica: stop one of them, or give each its own place.',
     });
+  }
+
+  /**
+   * Puts again what the spool still has of the lost files, under their own names: each moment can be restored then as
+   * before. Undefined if that was nothing.
+   */
+  async #refill(lost: readonly FileFlaw[]): Promise<Judgement | undefined> {
+    const { replica, spool, emit } = this.#session;
+    let count = 0;
+    for (const { file, kind } of lost) {
+      if (file.level !== 0 || (kind !== 'missing' && kind !== 'damaged')) continue;
+      if (!(await this.#isCalm())) break;
+      const content = await bytesOf(await spool.read(file.maxTxid));
+      if (content === undefined) continue;
+      const { level, minTxid, maxTxid, timestampMs, version } = file;
+      const heals = kind === 'missing' ? 'nothing' : version;
+      if (heals === undefined) continue;
+      try {
+        await replica.write({ level, minTxid, maxTxid, timestampMs, heals }, () => content);
+        count++;
+      } catch (error) {
+        // Its name was given, or taken away, meanwhile.
+        if (!hasCode(error, 'CONFLICT')) throw error;
+      }
+    }
+    if (count === 0) return undefined;
+    emit({ type: 'state', level: 'info', message: `${count} of the lost files were put again` });
+    return this.#look();
+  }
+
+  /** Nothing is being put, so that nobody else reads from the spool: that would take a file from under our hands. */
+  async #isCalm(): Promise<boolean> {
+    const { uploader } = this.#session;
+    for (let tries = 0; tries < CALM_TRIES && !this.#stopping.signal.aborted; tries++) {
+      await uploader.idle();
+      if (uploader.txid === uploader.sealedTxid) return true;
+      await delay(CALM_MS);
+    }
+    return false;
   }
 
   /** The whole database goes up until it is there; undefined if the job ends before. */
@@ -219,4 +265,20 @@ class Auditor implements Companion {
       return;
     }
   }
+}
+
+/** The file's bytes; undefined if there is none, or it cannot be read. */
+async function bytesOf(file: SpooledFile | undefined): Promise<Uint8Array[] | undefined> {
+  if (file === undefined || file.size > LARGEST_REFILL) return undefined;
+  const parts: Uint8Array[] = [];
+  let size = 0;
+  try {
+    for await (const bytes of file.content()) {
+      parts.push(bytes.slice());
+      size += bytes.length;
+    }
+  } catch {
+    return undefined;
+  }
+  return size === file.size ? parts : undefined;
 }

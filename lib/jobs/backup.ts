@@ -6,6 +6,7 @@ import { performance } from 'node:perf_hooks';
 import { Capture, type CaptureEvent } from '../capture/capture.js';
 import { ResumeState, type SumsOrigin } from '../capture/resume-state.js';
 import type { Replica } from '../replica/replica.js';
+import { writeAcknowledged } from './acknowledged.js';
 import { putBatch, putStreamed } from './put-batch.js';
 import { goOnWith } from './replica-state.js';
 import { expectSameDatabase } from './same-database.js';
@@ -70,6 +71,10 @@ export async function backup(options: BackupOptions): Promise<BackupResult> {
       onEvent: options.onEvent,
       onProgress: (progress) => onProgress?.({ phase: 'compare', ...progress }),
     });
+    if (before.lost !== undefined) {
+      const message = `${replica.url} has lost files: ${before.lost}; the whole database is put`;
+      options.onEvent?.({ type: 'state', level: 'warn', message });
+    }
     let { txid } = before;
     let isNewcomer = txid !== 0n && !before.remembered && !options.allowOtherDatabase;
     let pagesWritten = 0;
@@ -113,10 +118,18 @@ export async function backup(options: BackupOptions): Promise<BackupResult> {
       bytesWritten += file.size;
       capture.recycle(batch.pages);
     }
-    if (origin !== undefined) await state.writeSums(capture.sums, origin, capture.pageSize);
+    if (origin !== undefined) {
+      await state.writeSums(capture.sums, origin, capture.pageSize);
+      await writeAcknowledged(state.folder, txid);
+    }
     return {
       txid,
-      kind: txid === before.txid ? 'unchanged' : before.txid === 0n ? 'snapshot' : 'incremental',
+      kind:
+        txid === before.txid
+          ? 'unchanged'
+          : before.txid === 0n || before.lost !== undefined
+            ? 'snapshot'
+            : 'incremental',
       pageSize: capture.pageSize,
       pageCount: capture.sums.pageCount,
       pagesWritten,

@@ -98,6 +98,10 @@ test(
     await stage.lost();
     await stage.healed();
     await stage.assertWhole();
+    const files = await (await openBucketReplica(t, stage.server)).list(0);
+    const txids = files.map(({ maxTxid }) => maxTxid);
+    const expected = txids.map((_, i) => BigInt(i + 1));
+    assert.deepEqual(txids, expected, 'what the spool had is under its own names again');
   },
 );
 

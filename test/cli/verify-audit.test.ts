@@ -1,0 +1,45 @@
+import assert from 'node:assert/strict';
+import { truncate, unlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { openFileReplica } from '../../lib/replica/file.js';
+import { ltxPath } from '../../lib/replica/names.js';
+import { scratchFolder } from '../support/scratch.js';
+import { sqliteShell } from '../support/sqlite.js';
+import { assertRefused, jetlite } from './run.js';
+
+test('verify --audit tells from metadata what a replica has lost; the next backup makes it whole', async (t) => {
+  const sqlite3 = sqliteShell(t);
+  if (sqlite3 === undefined) return;
+  const folder = await scratchFolder(t);
+  const database = join(folder, 'app.db');
+  const replica = `${database}-backup`;
+  const audit = async (): Promise<{ txid: string; findings: string[] }> => {
+    const { exitCode, stdout, stderr } = await jetlite(['verify', '--audit', '--json', database]);
+    assert.equal(stderr, '');
+    const { sound, txid, findings } = JSON.parse(stdout);
+    assert.equal(exitCode, sound ? 0 : 3);
+    return { txid, findings: findings.map(({ message }: { message: string }) => message) };
+  };
+  for (const statement of ['CREATE TABLE t(x);', 'INSERT INTO t VALUES (1);', 'INSERT INTO t VALUES (2);']) {
+    await sqlite3.run(database, statement);
+    assert.equal((await jetlite(['backup', database])).exitCode, 0);
+  }
+  assert.deepEqual(await audit(), { txid: '0000000000000003', findings: [] });
+  const [, second, third] = await (await openFileReplica(replica)).list(0);
+
+  await unlink(join(replica, ltxPath(third)));
+  const rolledBack = await audit();
+  assert.match(rolledBack.findings.join(), /lead to TXID 0000000000000003, found .* 0000000000000002/);
+  const healing = await jetlite(['backup', database]);
+  assert.match(healing.stderr, /has lost files/);
+  assert.deepEqual(await audit(), { txid: '0000000000000004', findings: [] });
+
+  await truncate(join(replica, ltxPath(second)), 0);
+  const damaged = await audit();
+  assert.match(damaged.findings.join(), /ltx\/0\/0000000000000002-0000000000000002\.ltx is damaged/);
+  const against = await jetlite(['verify', replica, '--against', database]);
+  assert.equal(against.exitCode, 0, against.stdout);
+  const both = await jetlite(['verify', '--audit', '--query', 'SELECT 1', '--expect', '1', replica]);
+  assertRefused(both, 2, /--audit/);
+});
