@@ -19,6 +19,7 @@ import { Attempts, hasCode, isAway, pause } from './attempts.js';
 import { startAuditor } from './auditor.js';
 import type { Companion, StartCompanion } from './companion.js';
 import { FrozenStates } from './frozen-states.js';
+import { watchOtherWriters } from './other-writers.js';
 import { goOnWith } from './replica-state.js';
 import type { ReplicateEvent } from './replicate-event.js';
 import { expectSameDatabase, type Newcomer } from './same-database.js';
@@ -86,7 +87,7 @@ const GATHER_MS = 2;
 /** Longest time between two looks while something is pending: a put that ends, or a file event, comes sooner. */
 const BLOCKED_MS = 100;
 /** What goes on beside the capture loop, in the order of its start; stopped in the opposite order. */
-const COMPANIONS: readonly StartCompanion[] = [startAuditor, startUpkeep];
+const COMPANIONS: readonly StartCompanion[] = [watchOtherWriters, startAuditor, startUpkeep];
 
 /**
  * @throws JetliteError CONFLICT if another writer is at work in the replica, FORMAT or DATABASE if the source is none,

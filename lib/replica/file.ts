@@ -42,6 +42,7 @@ import {
   parseLevel,
   parseLtxPath,
 } from './names.js';
+import { Remembered } from './remembered.js';
 import {
   type AuditFindings,
   type ByteSource,
@@ -52,6 +53,7 @@ import {
   type ReadRange,
   type Replica,
 } from './replica.js';
+import { whoWrote } from './writer.js';
 
 const READ_SIZE = 1024 * 1024;
 const STATS_AT_ONCE = 64;
@@ -83,6 +85,8 @@ class FileReplica implements Replica {
   readonly #prepared = new Set<string>();
   /** The newest file of level 0 that this object put or listed. */
   #newest: LtxName | undefined;
+  /** Versions of what this object put. */
+  readonly #own = new Remembered();
 
   constructor(root: string) {
     this.#root = root;
@@ -146,6 +150,7 @@ class FileReplica implements Replica {
       (temporary) => writeSynced(temporary, content(), signal, target.timestampMs),
       async (temporary) => {
         if (target.lease !== undefined) await this.#expectLease(target.lease);
+        this.#own.add(versionOf(await stat(temporary, { bigint: true })));
         if (target.level !== 0) {
           if (target.replaces !== undefined) await expectVersion(path, target.replaces);
           await rename(temporary, path);
@@ -154,7 +159,7 @@ class FileReplica implements Replica {
           await rename(temporary, path);
         } else {
           const given = await linkExclusively(temporary, path);
-          if (given === 'taken') throw conflict(path, 'where this one wanted to put its own');
+          if (given === 'taken') throw await conflict(path, 'where this one wanted to put its own');
           if (given === 'linked' && target.heals === undefined) await expectNothingAbove(target, path);
           await unlink(temporary);
         }
@@ -179,6 +184,24 @@ class FileReplica implements Replica {
       }
     }
     for (const folder of folders) await syncFolder(folder);
+  }
+
+  isOwn(file: LtxFileInfo): boolean {
+    return file.version !== undefined && this.#own.has(file.version);
+  }
+
+  async takeBack(files: readonly LtxFileInfo[]): Promise<number> {
+    let taken = 0;
+    for (const file of files) {
+      try {
+        await this.remove([file]);
+        if (this.#newest && compareFiles(file, this.#newest) === 0) this.#newest = undefined;
+        taken++;
+      } catch (error) {
+        if (!(error instanceof ConflictError)) throw error;
+      }
+    }
+    return taken;
   }
 
   watch(signal: AbortSignal): AsyncIterable<LtxFileInfo> {
@@ -220,7 +243,7 @@ class FileReplica implements Replica {
           await rename(temporary, path);
         } else if (replaces === 'nothing') {
           const given = await linkExclusively(temporary, path);
-          if (given === 'taken') throw conflict(path, 'where nothing was expected');
+          if (given === 'taken') throw await conflict(path, 'where nothing was expected');
           if (given === 'same') version = versionOf(await stat(path, { bigint: true }));
           await unlink(temporary);
         } else {
@@ -273,7 +296,7 @@ class FileReplica implements Replica {
       const now = (await stat(temporary, { bigint: true })).ctimeMs;
       const marked = await stat(marker, { bigint: true }).catch(() => undefined);
       if (marked !== undefined && now - marked.ctimeMs > STALE_MARKER_MS) await unlinkIfThere(marker);
-      throw conflict(path, 'or is putting it just now');
+      throw await conflict(path, 'or is putting it just now');
     }
     try {
       await expectVersion(path, version);
@@ -394,7 +417,7 @@ async function expectNothingAbove(target: LtxFileTarget, path: string): Promise<
     if (other === undefined || other.maxTxid <= target.maxTxid) continue;
     await unlink(path);
     await syncFolder(dirname(path));
-    throw conflict(join(dirname(path), name), `above TXID ${formatTxid(target.maxTxid)} of this one`);
+    throw await conflict(join(dirname(path), name), `above TXID ${formatTxid(target.maxTxid)} of this one`);
   }
 }
 
@@ -402,8 +425,8 @@ function gone(path: string): JetliteError {
   return new JetliteError('NOT_FOUND', `${path} was removed or replaced after it was listed`);
 }
 
-function conflict(path: string, why: string): ConflictError {
-  return new ConflictError(`another writer put ${path}, ${why}`, {
-    hint: ONE_WRITER,
-  });
+async function conflict(path: string, why: string): Promise<ConflictError> {
+  const { writer, timestampMs } = await whoWrote(path);
+  const when = new Date(timestampMs).toISOString();
+  return new ConflictError(`${writer} put ${path} (of ${when}), ${why}`, { hint: ONE_WRITER });
 }

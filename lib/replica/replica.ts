@@ -25,6 +25,8 @@ export interface LtxFileInfo {
   readonly version?: string;
   /** Names the content where its home knows it (NATS: SHA-256). Two versions of one digest are the same file. */
   readonly digest?: string;
+  /** Who put it, in words, where the home tells: "host (process 7)". */
+  readonly writer?: string;
 }
 
 /** A file that is not, or not wholly, where it should be. */
@@ -124,6 +126,15 @@ export interface Replica {
    * LeaseLostError, and no further file is removed.
    */
   remove(files: readonly LtxFileInfo[], lease?: string): Promise<void>;
+
+  /** Whether this version of a level-0 file was put through this object; known before anybody can see the file. */
+  isOwn(file: LtxFileInfo): boolean;
+
+  /**
+   * Removes level-0 files of our own as if they had never been put: their names are free again. Those that another
+   * writer has replaced stay. Resolves with how many were removed.
+   */
+  takeBack(files: readonly LtxFileInfo[]): Promise<number>;
 
   /** New and changed files from now on, as the home learns of them. Ends when the signal fires. */
   watch(signal: AbortSignal): AsyncIterable<LtxFileInfo>;

@@ -1,5 +1,6 @@
 /** Which program wrote a level-0 file, as far as the file itself tells. */
 
+import { open } from 'node:fs/promises';
 import { decodeLtxHeader, LTX_HEADER_SIZE, type LtxHeader } from '../ltx/header.js';
 import { ltxPath } from './names.js';
 import type { LtxFileInfo, Replica } from './replica.js';
@@ -21,6 +22,24 @@ export async function writerOf(replica: Replica, file: LtxFileInfo): Promise<Wri
     at += chunk.length;
   }
   return writerOfHeader(decodeLtxHeader(bytes.subarray(0, Math.min(at, LTX_HEADER_SIZE)), ltxPath(file)));
+}
+
+/** The same of a file in a folder, and the time it is of; for messages: what cannot be read was put by another program. */
+export async function whoWrote(path: string): Promise<{ writer: WriterName; timestampMs: number }> {
+  let timestampMs = Date.now();
+  try {
+    const handle = await open(path, 'r');
+    try {
+      timestampMs = (await handle.stat()).mtimeMs;
+      const bytes = new Uint8Array(LTX_HEADER_SIZE);
+      const { bytesRead } = await handle.read(bytes, 0, LTX_HEADER_SIZE, 0);
+      return { writer: writerOfHeader(decodeLtxHeader(bytes.subarray(0, bytesRead), path)), timestampMs };
+    } finally {
+      await handle.close();
+    }
+  } catch {
+    return { writer: 'another program', timestampMs };
+  }
 }
 
 function writerOfHeader(header: LtxHeader): WriterName {

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { backup } from '../../lib/jobs/backup.js';
 import { BothPrograms, type HomeName } from '../support/both-programs.js';
+import type { Replication } from '../support/replication.js';
 
 const HOMES: readonly HomeName[] = ['a folder', 'NATS'];
 
@@ -49,4 +50,34 @@ for (const home of HOMES) {
     await backup({ database: both.database, replica: both.replica });
     await both.prove();
   });
+}
+
+for (const home of HOMES) {
+  test(`Jetlite stops when Litestream writes to the same replica in ${home}, says so, and leaves nothing between its files`, async (t) => {
+    const both = await BothPrograms.open(t, home);
+    if (both === undefined) return;
+    const litestream = await both.startLitestream({ replica: { 'sync-interval': '1s' } });
+    await both.commitThroughLitestream(2);
+    const jetlite = await both.stage.replicate({ replica: both.url });
+    await jetlite.ready();
+    // Ours is there long before Litestream comes to it: Litestream will put its own over it.
+    for (let i = 0; i < 4 && (await isRunning(jetlite)); i++) {
+      await both.commit();
+      await Promise.race([jetlite.nextPut(), jetlite.ended]).catch(() => {});
+    }
+    await assert.rejects(
+      jetlite.result(),
+      /"code":"CONFLICT".*Litestream writes to .* as well: it put ltx.0.*, a state of 20/,
+    );
+    await both.commitThroughLitestream(2);
+    await litestream.stop();
+    await both.prove();
+    // With Litestream gone Jetlite goes on; no name is spoilt.
+    await both.commitThroughBackup(3);
+    await both.prove();
+  });
+}
+
+async function isRunning(replication: Replication): Promise<boolean> {
+  return (await Promise.race([replication.ended, Promise.resolve('running')])) === 'running';
 }

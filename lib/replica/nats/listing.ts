@@ -24,6 +24,7 @@ import {
   metaFilter,
   newestMeta,
   type StoredObject,
+  WRITER_HEADER,
 } from './objects.js';
 
 /** Header of the metas of LTX files: the file's time, RFC 3339. Litestream's. */
@@ -34,6 +35,8 @@ export interface ListedFile extends LtxFileInfo, ReadableObject {
   readonly size: number;
   readonly version: string;
   readonly digest: string;
+  /** Empty where it does not say. */
+  readonly writer: string;
 }
 
 const PUSH_PATIENCE_MS = 2000;
@@ -60,8 +63,15 @@ export function listedFile(prefix: string, object: StoredObject): ListedFile | u
     chunks: object.chunks,
     chunkSize: object.chunkSize,
     digest: object.digest,
+    writer: writerOfObject(object),
     sequence: object.sequence,
   };
+}
+
+/** Who put an object, in words; empty where it does not say. Litestream's metas have its header alone. */
+export function writerOfObject(object: StoredObject): string {
+  const named = headerOf(object, WRITER_HEADER);
+  return named ?? (headerOf(object, TIMESTAMP_HEADER) === undefined ? '' : 'Litestream');
 }
 
 function ltxNameOf(prefix: string, name: string): LtxName | undefined {
@@ -72,9 +82,17 @@ function ltxNameOf(prefix: string, name: string): LtxName | undefined {
 
 /** What the listing of a replica shows of a file. */
 export function infoOf(file: ListedFile): LtxFileInfo {
-  const { level, minTxid, maxTxid, size, timestampMs, version, digest } = file;
-  const info = { level, minTxid, maxTxid, size, timestampMs, version };
-  return digest === '' ? info : { ...info, digest };
+  const { level, minTxid, maxTxid, size, timestampMs, version, digest, writer } = file;
+  return {
+    level,
+    minTxid,
+    maxTxid,
+    size,
+    timestampMs,
+    version,
+    ...(digest !== '' && { digest }),
+    ...(writer !== '' && { writer }),
+  };
 }
 
 /** Names one version of an object: its meta's sequence and its nuid. */

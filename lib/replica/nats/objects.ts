@@ -206,6 +206,23 @@ export async function deleteObject(
   return true;
 }
 
+/** Removes the mark that deleting this version left: its name is free again. What came after it stays. */
+export async function purgeMarker(
+  bucket: Bucket,
+  object: Pick<StoredObject, 'name' | 'nuid'>,
+): Promise<void> {
+  const { link, manager, stream } = bucket;
+  const marker = await lastMeta(bucket, object.name);
+  if (!marker?.deleted || marker.nuid !== object.nuid) return;
+  try {
+    const filter = metaSubject(bucket, object.name);
+    // Up to this sequence, which stays itself.
+    await link.ask(() => manager.streams.purge(stream, { filter, seq: marker.sequence + 1 }));
+  } catch (error) {
+    throw requestError(error, `remove the mark of ${object.name}`, bucket.name, link.url);
+  }
+}
+
 /** What the server is to check before it takes a meta: that the last meta of an object has this sequence (0: none). */
 export interface Guard {
   readonly sequence: number;

@@ -24,6 +24,7 @@ import type { Bucket } from './bucket.js';
 import { chunkId, NuidSpoilt, publishChunk, type SentChunks, sendChunks, throwIfAborted } from './chunks.js';
 import { ASK_AGAIN_MS } from './connect.js';
 import { Api, apiCode, isFinal, isPassing, requestError } from './errors.js';
+import { writerOfObject } from './listing.js';
 import {
   chunkCount,
   encodeMeta,
@@ -335,7 +336,7 @@ type Answer =
 /** Another writer's version of an object stands in the way; `how` it does, where that is not by its own name. */
 export function conflictWith(bucket: Bucket, last: StoredObject, how = ''): ConflictError {
   const when = new Date(last.storedMs).toISOString();
-  const who = headerOf(last, WRITER_HEADER) ?? 'another program';
+  const who = writerOfObject(last) || 'another program';
   const what = last.deleted
     ? `was removed at ${when}, and its name is taken for good`
     : `was put by ${who} at ${when}`;

@@ -11,6 +11,7 @@ import { createHash } from 'node:crypto';
 import { hostname } from 'node:os';
 import { ConflictError, JetliteError } from '../../errors.js';
 import { compareFiles, extraPath, type LtxName, ltxPath } from '../names.js';
+import { Remembered } from '../remembered.js';
 import {
   type AuditFindings,
   type ByteSource,
@@ -38,13 +39,18 @@ import {
   TIMESTAMP_HEADER,
   versionOf,
 } from './listing.js';
-import { deleteObject, formatDigest, lastMeta, type StoredObject, WRITER_HEADER } from './objects.js';
+import {
+  deleteObject,
+  formatDigest,
+  lastMeta,
+  purgeMarker,
+  type StoredObject,
+  WRITER_HEADER,
+} from './objects.js';
 import { Pace } from './pace.js';
 import { conflictWith, leaseLost, putObject } from './put.js';
 
 const REMOVALS_AT_ONCE = 8;
-/** Level-0 puts of ours that are remembered to tell them from another writer's. */
-const REMEMBERED_PUTS = 4096;
 /** Companion that is written to see the clock of a server that does not tell it. */
 const CLOCK_NAME = 'clock';
 
@@ -81,7 +87,7 @@ class NatsReplica implements Replica {
   readonly #pace = new Pace();
   readonly #writer = `${hostname()} (process ${process.pid})`;
   readonly #allowUnsafe: boolean;
-  readonly #ownNuids = new Set<string>();
+  readonly #ownNuids = new Remembered();
 
   constructor(bucket: Bucket, prefix: string, allowUnsafe: boolean) {
     this.#allowUnsafe = allowUnsafe;
@@ -124,7 +130,7 @@ class NatsReplica implements Replica {
       lease: target.lease === undefined ? undefined : this.#lease(target.lease),
     };
     const stored = await putObject(this.#bucket, this.#pace, put, content, signal);
-    this.#remember(stored);
+    this.#ownNuids.add(stored.nuid);
     return infoOf(listedFile(this.#prefix, stored) as ListedFile);
   }
 
@@ -133,6 +139,21 @@ class NatsReplica implements Replica {
       if (lease !== undefined) await this.#expectLease(lease);
       await Promise.all(files.slice(i, i + REMOVALS_AT_ONCE).map((file) => this.#remove(file)));
     }
+  }
+
+  isOwn(file: LtxFileInfo): boolean {
+    return file.writer === this.#writer;
+  }
+
+  async takeBack(files: readonly LtxFileInfo[]): Promise<number> {
+    let taken = 0;
+    for (const file of files) {
+      const object = { name: this.#name(ltxPath(file)), ...this.#parsed(file.version ?? '') };
+      if (!(await deleteObject(this.#bucket, object))) continue;
+      await purgeMarker(this.#bucket, object);
+      taken++;
+    }
+    return taken;
   }
 
   watch(signal: AbortSignal): AsyncIterable<LtxFileInfo> {
@@ -261,16 +282,6 @@ class NatsReplica implements Replica {
     throw new ConflictError(
       `${name} in bucket ${this.#bucket.name} was replaced by another writer since it was listed`,
     );
-  }
-
-  #remember(stored: StoredObject): void {
-    this.#ownNuids.add(stored.nuid);
-    if (this.#ownNuids.size > REMEMBERED_PUTS) {
-      for (const oldest of this.#ownNuids) {
-        this.#ownNuids.delete(oldest);
-        break;
-      }
-    }
   }
 
   async #expectNothingAbove(target: LtxName): Promise<void> {
