@@ -1,0 +1,158 @@
+/** What a follower does when its replica, or the place of its copy, is not as it should be. */
+
+import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { hasSqlite } from '../../lib/copy/guard.js';
+import type { FollowOptions } from '../../lib/jobs/follow.js';
+import { openFileReplica } from '../../lib/replica/file.js';
+import { assertRefused, jetlite } from '../cli/run.js';
+import { CopyReaders, CopyStage } from '../support/copy-stage.js';
+import { FollowRun } from '../support/follow-run.js';
+import { ltxBytes, makeHistory, putLtx, random } from '../support/ltx-history.js';
+
+async function following(t: TestContext, options: Partial<FollowOptions> = {}) {
+  const stage = await CopyStage.open(t);
+  if (stage === undefined) return undefined;
+  const run = new FollowRun(t, { replica: stage.replica, output: stage.path, ...options });
+  await run.sees((event) => event.type === 'following');
+  return { stage, run, readers: new CopyReaders(t, stage.path) };
+}
+
+const level0 = (stage: CopyStage) => join(stage.source.folder, 'replica', 'ltx', '0');
+const nameOf = (txid: number) => {
+  const hex = txid.toString(16).padStart(16, '0');
+  return `${hex}-${hex}.ltx`;
+};
+
+test('a follower that was stopped goes on with its copy and does not restore it anew', async (t) => {
+  const made = await following(t);
+  if (!made) return;
+  const { stage, run, readers } = made;
+  await stage.row();
+  await run.reaches(2n);
+  const first = await run.stop();
+  assert.deepEqual([first.restored, first.txid], [true, 2n]);
+  await stage.row();
+  const again = new FollowRun(t, { replica: stage.replica, output: stage.path });
+  await again.reaches(3n);
+  assert.equal((await again.stop()).restored, false);
+  await readers.open('one');
+  assert.equal(await readers.count('one'), 3);
+});
+
+test('while there is a hole in the chain the copy stays, says so once, and goes on when it is closed', async (t) => {
+  const made = await following(t);
+  if (!made) return;
+  const { stage, run, readers } = made;
+  await run.stop();
+  for (let i = 0; i < 3; i++) await stage.row();
+  const missing = join(level0(stage), nameOf(3));
+  renameSync(missing, `${missing}.away`);
+  const again = new FollowRun(t, { replica: stage.replica, output: stage.path });
+  const { message } = await again.sees((event) => event.type === 'waiting');
+  assert.match(message, /chain of files breaks.*stays at TXID 0000000000000001/);
+  await readers.open('one');
+  assert.equal(await readers.count('one'), 1);
+  renameSync(`${missing}.away`, missing);
+  await again.sees((event) => event.type === 'back');
+  assert.equal(await readers.count('one'), 4);
+  assert.equal(again.events.filter((event) => event.type === 'waiting').length, 1);
+});
+
+test('a damaged file leaves the copy at its last whole state', async (t) => {
+  const made = await following(t);
+  if (!made) return;
+  const { stage, run, readers } = made;
+  await run.stop();
+  await stage.row('zeroblob(100000)');
+  const path = join(level0(stage), nameOf(2));
+  const sound = readFileSync(path);
+  const damaged = Buffer.from(sound);
+  damaged[damaged.length - 1] ^= 1;
+  rmSync(path);
+  writeFileSync(path, damaged);
+  const again = new FollowRun(t, { replica: stage.replica, output: stage.path });
+  const { message } = await again.sees((event) => event.type === 'waiting');
+  assert.match(message, /checksum/);
+  await readers.open('one');
+  assert.equal(await readers.count('one'), 1);
+  writeFileSync(path, sound);
+  await again.reaches(2n);
+  assert.equal(await readers.count('one'), 2);
+});
+
+test('files that were merged and removed meanwhile are made up for by a snapshot', async (t) => {
+  const made = await following(t);
+  if (!made) return;
+  const { stage, run, readers } = made;
+  await run.stop();
+  for (let i = 0; i < 4; i++) await stage.row();
+  assert.equal((await jetlite(['compact', join(stage.source.folder, 'replica'), '--snapshot'])).exitCode, 0);
+  for (const txid of [2, 3, 4]) rmSync(join(level0(stage), nameOf(txid)));
+  const again = new FollowRun(t, { replica: stage.replica, output: stage.path });
+  await again.reaches(5n);
+  await readers.open('one');
+  assert.equal(await readers.count('one'), 5);
+});
+
+test('a replica that was begun anew, or has lost what the copy has, ends following and leaves the copy', async (t) => {
+  const made = await following(t);
+  if (!made) return;
+  const { stage, run, readers } = made;
+  await stage.row();
+  await stage.row();
+  await run.reaches(3n);
+  await run.stop();
+  rmSync(join(level0(stage), nameOf(3)));
+  const shorter = new FollowRun(t, { replica: stage.replica, output: stage.path });
+  await assert.rejects(shorter.ended, { code: 'CONFLICT', message: /ends at TXID 0000000000000002/ });
+
+  rmSync(join(stage.source.folder, 'replica'), { recursive: true });
+  mkdirSync(join(stage.source.folder, 'replica'));
+  const other = makeHistory(5, 4096, 3, random(1));
+  const replica = await openFileReplica(join(stage.source.folder, 'replica'));
+  for (let txid = 1; txid <= 5; txid++) await putLtx(replica, other, 0, txid, txid);
+  const anew = new FollowRun(t, { replica: stage.replica, output: stage.path });
+  await assert.rejects(anew.ended, { code: 'CONFLICT', message: /begun anew/ });
+  await readers.open('one');
+  assert.equal(await readers.count('one'), 3);
+});
+
+test('pages of another size are not taken in', async (t) => {
+  const made = await following(t);
+  if (!made) return;
+  const { stage, run } = made;
+  const other = makeHistory(2, 512, 3, random(1));
+  await putLtx(stage.replica, other, 0, 2, 2, ltxBytes(other, 2, 2));
+  await assert.rejects(run.ended, { code: 'CONFLICT', message: /expected pages of 4096 bytes.*found 512/ });
+});
+
+test('a WAL at its limit ends a follower that cannot empty it, and the copy can be read', async (t) => {
+  if (hasSqlite()) return t.skip('this Node brings SQLite');
+  const made = await following(t, { maxWalBytes: 20_000 });
+  if (!made) return;
+  const { stage, run, readers } = made;
+  assert.ok(run.events.some((event) => event.type === 'unguarded'));
+  const growth = (async () => {
+    for (let i = 0; i < 20 && run.events.at(-1)?.txid !== undefined; i++) await stage.row('zeroblob(3000)');
+  })();
+  await assert.rejects(run.ended, { code: 'OUTPUT', message: /WAL of .* has grown to its limit/ });
+  await growth;
+  await readers.open('one');
+  assert.ok((await readers.count('one')) > 2);
+});
+
+test('restore -f refuses wishes that it cannot keep, and a database that is no copy of its own', async (t) => {
+  const stage = await CopyStage.open(t);
+  if (stage === undefined) return;
+  const replica = join(stage.source.folder, 'replica');
+  for (const wish of [['--txid', '1'], ['--timestamp', '2026-01-01T00:00:00Z'], ['--dry-run']]) {
+    const run = await jetlite(['restore', '-f', replica, '-o', stage.path, ...wish]);
+    assertRefused(run, 2, new RegExp(`--follow and ${wish[0]} cannot be given together`));
+  }
+  assert.ok(!existsSync(stage.path));
+  const run = await jetlite(['restore', '-f', replica, '-o', stage.source.path]);
+  assertRefused(run, 1, /the output file .* exists/);
+});

@@ -1,0 +1,93 @@
+/** What the guard of a live copy does where Node brings SQLite: the follower runs in such a Node here. */
+
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { type TestContext, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { startJetlite } from '../../cli/run.js';
+import { CopyReaders, CopyStage } from '../../support/copy-stage.js';
+import { peer } from '../../support/peers.js';
+
+async function guarded(t: TestContext) {
+  const node = peer(t, 'node22');
+  const stage = node && (await CopyStage.open(t));
+  if (!node || !stage) return undefined;
+  const args = ['restore', stage.replica.url, '-o', stage.path, '-f', '--log-level', 'debug'];
+  const follower = startJetlite(args, { node });
+  t.after(() => follower.child.kill('SIGKILL'));
+  await follower.shows(/ follows /);
+  return { stage, follower, readers: new CopyReaders(t, stage.path) };
+}
+
+/** The process that guards a copy; Linux. */
+function guardOf(pid: number): number | undefined {
+  const entry = fileURLToPath(new URL('../../../lib/copy/guard-child.js', import.meta.url));
+  for (const name of readdirSync('/proc').filter((one) => /^\d+$/.test(one))) {
+    try {
+      const isChild = readFileSync(`/proc/${name}/stat`, 'latin1').includes(`) S ${pid} `);
+      if (isChild && readFileSync(`/proc/${name}/cmdline`, 'latin1').includes(entry)) return Number(name);
+    } catch {
+      // It has ended meanwhile.
+    }
+  }
+  return undefined;
+}
+
+test('a reader that could write and closes last neither removes the WAL nor keeps it', async (t) => {
+  const made = await guarded(t);
+  if (!made) return;
+  const { stage, follower, readers } = made;
+  for (let rows = 2; rows < 5; rows++) {
+    await stage.row();
+    await follower.shows(new RegExp(`stands at TXID ${String(rows).padStart(16, '0')}`));
+    await readers.open('last', 'rw');
+    assert.equal(await readers.count('last'), rows);
+    await readers.close('last');
+  }
+  assert.ok(statSync(`${stage.path}-wal`).size > 0);
+  await stage.row('zeroblob(5000000)');
+  await follower.shows(/emptied the WAL/);
+  await readers.open('last', 'rw');
+  assert.equal(await readers.count('last'), 5);
+  await readers.close('last');
+  await stage.row();
+  await follower.shows(/stands at TXID 0000000000000006/);
+  assert.doesNotMatch(follower.said.stderr, /removed or cut/);
+});
+
+test('a reader in a transaction keeps its state while the WAL is to be emptied, and that happens behind it', async (t) => {
+  const made = await guarded(t);
+  if (!made) return;
+  const { stage, follower, readers } = made;
+  await stage.row();
+  await follower.shows(/stands at TXID 0000000000000002/);
+  await readers.open('held');
+  await readers.run('held', 'BEGIN');
+  assert.equal(await readers.count('held'), 2);
+  for (let rows = 3; rows < 6; rows++) {
+    await stage.row('zeroblob(3000000)');
+    await follower.shows(new RegExp(`stands at TXID ${String(rows).padStart(16, '0')}`));
+    assert.equal(await readers.count('held'), 2);
+  }
+  assert.doesNotMatch(follower.said.stderr, /emptied/);
+  await readers.run('held', 'COMMIT');
+  await follower.shows(/emptied the WAL/);
+  assert.equal(await readers.count('held'), 5);
+});
+
+test('a follower whose guard was killed goes on, and gets another', async (t) => {
+  if (process.platform !== 'linux') return t.skip('looks for a process in /proc');
+  const made = await guarded(t);
+  if (!made) return;
+  const { stage, follower, readers } = made;
+  await stage.row();
+  await follower.shows(/stands at TXID 0000000000000002/);
+  for (let big = 3; big < 5; big++) {
+    await stage.row('zeroblob(5000000)');
+    await follower.shows(new RegExp(`(emptied the WAL[^]*){${big - 2}}`));
+    process.kill(guardOf(follower.child.pid!)!, 'SIGKILL');
+  }
+  await readers.open('one');
+  assert.equal(await readers.count('one'), 4);
+  assert.doesNotMatch(follower.said.stderr, /removed or cut/);
+});
