@@ -1,6 +1,6 @@
 /** The public API of Jetlite. Importing it starts nothing. */
 
-export { ConflictError, type ErrorCode, FormatError, JetliteError } from './errors.js';
+export { ConflictError, type ErrorCode, FormatError, JetliteError, LeaseLostError } from './errors.js';
 export { type AwaitReplicaOptions, awaitReplica } from './jobs/await-replica.js';
 export { type BackupOptions, type BackupProgress, type BackupResult, backup } from './jobs/backup.js';
 export { type FollowEvent, type FollowOptions, type FollowResult, follow } from './jobs/follow.js';
@@ -15,6 +15,15 @@ export {
 export { type ChildReplicateOptions, replicateInChild } from './jobs/replicate-child.js';
 export { type Restored, type RestoreOptions, type RestoreResult, restore } from './jobs/restore.js';
 export { type LevelStatus, type Status, type StatusOptions, status, watchStatus } from './jobs/status.js';
+export {
+  DEFAULT_LEVELS,
+  type LevelSettings,
+  type TidyEvent,
+  type TidyOptions,
+  type TidyResult,
+  tidy,
+} from './jobs/tidy.js';
+export type { UpkeepSettings } from './jobs/upkeep.js';
 export { type Finding, type VerifyOptions, type VerifyResult, verify } from './jobs/verify.js';
 export { decodeLtx, LtxDecoder, type LtxSummary, type LtxVisitor } from './ltx/decoder.js';
 export { LtxEncoder } from './ltx/encoder.js';

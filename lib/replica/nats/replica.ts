@@ -137,6 +137,7 @@ class NatsReplica implements Replica {
   async remove(files: readonly LtxFileInfo[], lease?: string): Promise<void> {
     for (let i = 0; i < files.length; i += REMOVALS_AT_ONCE) {
       if (lease !== undefined) await this.#expectLease(lease);
+      // Under way together, yet in their order: the marks are published on one connection one after the other.
       await Promise.all(files.slice(i, i + REMOVALS_AT_ONCE).map((file) => this.#remove(file)));
     }
   }
