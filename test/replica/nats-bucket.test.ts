@@ -60,8 +60,14 @@ test('a bucket that the nats package made serves as well, in memory and compress
   t.after(() => connection.close());
   await connection.jetstream().views.os('plain');
   await connection.jetstream().views.os('memory', { storage: StorageType.Memory });
-  await makeBucket(server, 'compressed', { compression: true, description: 'for tests' });
-  for (const bucket of ['plain', 'memory', 'compressed']) {
+  const buckets = ['plain', 'memory'];
+  try {
+    await makeBucket(server, 'compressed', { compression: true, description: 'for tests' });
+    buckets.push('compressed');
+  } catch (error) {
+    assert.match((error as Error).message, /cannot create .* requires server 2\.10/);
+  }
+  for (const bucket of buckets) {
     const replica = await openBucketReplica(t, server, bucket);
     const file = await replica.write(target(0, 1n), bytes('content'));
     assert.equal(await contentOf(replica, file), 'content');

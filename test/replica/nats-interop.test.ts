@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { connect } from 'nats';
@@ -68,6 +69,44 @@ test('what the nats package’s ObjectStore put is listed and read by us, whole 
     const part = await bytesOf(replica, file, { offset, length: 200_000 });
     assert.ok(content.subarray(offset, offset + 200_000).equals(part), ltxPath(file));
   }
+});
+
+test('the nats command-line tool reads and lists what we put, and we what it put', async (t) => {
+  const program = peer(t, 'nats');
+  const server = program === undefined ? undefined : await startNatsServer(t);
+  if (program === undefined || server === undefined) return;
+  const folder = await scratchFolder(t);
+  // Neither contexts nor history of whoever runs this.
+  const env = { ...process.env, HOME: folder, XDG_CONFIG_HOME: folder, NATS_URL: '' };
+  const tool = (...args: string[]) =>
+    execFileSync(program, ['--server', server.url, 'object', ...args], {
+      env,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    }).toString();
+  tool('add', 'backups');
+  const replica = await openBucketReplica(t, server, 'backups/p');
+  const contents = [randomBytes(1), randomBytes(3 * CHUNK + 7)];
+  for (const [i, content] of contents.entries()) {
+    const file = await replica.write(target(0, BigInt(i + 1)), () => [content]);
+    const output = join(folder, `ours${i}`);
+    tool('get', 'backups', `p/${ltxPath(file)}`, '--output', output, '--no-progress', '--force');
+    assert.ok(content.equals(await readFile(output)), `${content.length} bytes`);
+  }
+  assert.match(tool('ls', 'backups'), /p\/ltx\/0\/0000000000000002-0000000000000002\.ltx/);
+  const theirs = randomBytes(1_000_003);
+  const name = `p/${ltxPath(target(0, 3n))}`;
+  await writeFile(join(folder, 'theirs'), theirs);
+  tool('put', 'backups', join(folder, 'theirs'), '--name', name, '--no-progress', '--force');
+  const files = await replica.list(0);
+  assert.equal(files.length, 3);
+  assert.ok(theirs.equals(await bytesOf(replica, files[2])));
+  assert.ok(
+    theirs
+      .subarray(700_000, 700_100)
+      .equals(await bytesOf(replica, files[2], { offset: 700_000, length: 100 })),
+  );
+  tool('rm', 'backups', name, '--force');
+  assert.equal((await replica.list(0)).length, 2);
 });
 
 test('a range is found among the chunks of objects that were put at the same time', async (t) => {

@@ -1,10 +1,19 @@
 /** The programs that tests run beside Jetlite. Which there are, and where, is decided in scripts/peers.mjs. */
 
-export type PeerName = 'nats-server' | 'litestream' | 'sqlite3' | 'python3' | 'node22' | 'openssl' | 'strace';
+export type PeerName =
+  | 'nats-server'
+  | 'litestream'
+  | 'sqlite3'
+  | 'python3'
+  | 'node22'
+  | 'openssl'
+  | 'strace'
+  | 'nats';
 
 interface PeerLookup {
   findPeer(name: PeerName): string | undefined;
   whatIsMissing(name: PeerName): string;
+  isOptional(name: PeerName): boolean;
 }
 
 // Seen from dist/test/support; the script is plain JavaScript and stays where it is.
@@ -17,7 +26,8 @@ export function peerPath(name: PeerName): string | undefined {
 
 /**
  * The path of a peer that the test needs. Where it is missing the test is skipped with one line and the answer
- * is undefined; with `REQUIRE_PEERS=1` it throws instead.
+ * is undefined; with `REQUIRE_PEERS=1` it throws instead, unless the
+ * peer is an optional one.
  *
  *     const sqlite3 = peer(t, 'sqlite3');
  *     if (!sqlite3) return;
@@ -25,7 +35,8 @@ export function peerPath(name: PeerName): string | undefined {
 export function peer(t: { skip(message?: string): void }, name: PeerName): string | undefined {
   const path = lookup.findPeer(name);
   if (path !== undefined) return path;
-  if (process.env.REQUIRE_PEERS === '1') throw new Error(lookup.whatIsMissing(name));
+  if (process.env.REQUIRE_PEERS === '1' && !lookup.isOptional(name))
+    throw new Error(lookup.whatIsMissing(name));
   t.skip(lookup.whatIsMissing(name));
   return undefined;
 }
