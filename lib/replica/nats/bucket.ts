@@ -147,6 +147,12 @@ export async function createBucket(
   try {
     return infoOf(await manager.streams.add(config));
   } catch (error) {
+    // The client refuses by itself what the server is too old for, with an error of no class.
+    const needed = /requires server (\S+)/.exec((error as Error).message)?.[1];
+    if (needed !== undefined) {
+      const message = `cannot create the bucket: a setting needs a newer server, ${needed} (bucket ${name}, ${link.url})`;
+      throw new JetliteError('REPLICA', message, { hint: 'Leave out compression.', cause: error });
+    }
     throw requestError(error, 'create the bucket', name, link.url);
   }
 }
