@@ -60,6 +60,8 @@ export async function retain(
   for (let i = 0; i < plan.remove.length; i += BATCH) {
     throwIfAborted(lease.signal, 'removing files');
     const batch = plan.remove.slice(i, i + BATCH);
+    // First what stands beside a file: without the file nobody would find it again.
+    await removeSnapshotSums(replica, batch);
     try {
       await replica.remove(batch, lease.version);
     } catch (error) {
@@ -68,7 +70,6 @@ export async function retain(
       throw error;
     }
     removed.push(...batch);
-    await removeSnapshotSums(replica, batch);
   }
   return { removed };
 }

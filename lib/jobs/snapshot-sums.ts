@@ -81,18 +81,18 @@ export async function readSnapshotSums(
   return undefined;
 }
 
-/** Removes what stands beside files that were removed. Throws REPLICA. */
-export async function removeSnapshotSums(replica: Replica, removed: readonly LtxFileInfo[]): Promise<void> {
-  for (const file of removed) {
+/** Removes what stands beside files that are to be removed. Throws REPLICA. */
+export async function removeSnapshotSums(replica: Replica, files: readonly LtxFileInfo[]): Promise<void> {
+  for (const file of files) {
     if (file.minTxid !== 1n) continue;
     const name = nameOf(file);
     const header = await replica.readExtra(name);
-    if (header === undefined) continue;
-    const { length } = header.bytes;
-    const pages = length === SUMS_HEADER_SIZE ? Buffer.from(header.bytes).readUInt32BE(28) : 0;
+    // Who was killed before the header was written has left a part or more: one, as a rule.
+    const isWhole = header?.bytes.length === SUMS_HEADER_SIZE;
+    const pages = isWhole ? Buffer.from(header.bytes).readUInt32BE(28) : 0;
     for (let no = partCount(pages) - 1; no >= 0; no--) await replica.removeExtra(`${name}-${no}`);
     try {
-      await replica.removeExtra(name, header.version);
+      if (header !== undefined) await replica.removeExtra(name, header.version);
     } catch (error) {
       // Somebody writes the snapshot anew.
       if (!(error instanceof ConflictError)) throw error;

@@ -1,10 +1,12 @@
 /** A replicator that merges, makes snapshots and removes files every second, as others do in hours. */
 
 import assert from 'node:assert/strict';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { restore } from '../../lib/jobs/restore.js';
 import type { UpkeepSettings } from '../../lib/jobs/upkeep.js';
+import { formatTxid } from '../../lib/ltx/header.js';
 import { openReplica } from '../../lib/replica/open.js';
 import { LEASE_NAME } from '../../lib/replica/replica.js';
 import { CaptureStage, LONG } from '../support/capture-stage.js';
@@ -21,7 +23,7 @@ const SETTINGS: UpkeepSettings = {
   level0RetentionMs: 2000,
 };
 /** How long the replicator is looked at while it works. */
-const SECONDS = LONG ? 180 : 8;
+const SECONDS = LONG ? 180 : 6;
 const KILLS = LONG ? 12 : 2;
 
 async function folderOf(_t: TestContext, stage: CaptureStage): Promise<string> {
@@ -84,6 +86,8 @@ for (const [home, place] of Object.entries({ folder: folderOf, bucket: bucketOf 
       replication = await start();
       await replication.ready();
     }
+    await replication.waitFor((event) => event.type === 'merged' && event.file.level === 2);
+    for (const type of ['snapshot', 'removed']) await replication.waitFor((event) => event.type === type);
     await writer.stop();
     await replication.stop();
     count();
@@ -92,6 +96,12 @@ for (const [home, place] of Object.entries({ folder: folderOf, bucket: bucketOf 
     await restore({ replica, output, force: true });
     assert.equal(await firstDifference(stage.database, output), undefined);
 
+    const snapshots = (await replica.list(9)).map(({ maxTxid }) => formatTxid(maxTxid));
+    if (home === 'folder') {
+      const names = await readdir(join(stage.replica, 'jetlite', 'page-sums'));
+      const orphans = names.filter((name) => !snapshots.some((txid) => name.startsWith(`9-${txid}`)));
+      assert.deepEqual(orphans, [], 'page sums go with their snapshots');
+    }
     const levels = new Set((await replica.list()).map(({ level }) => level));
     t.diagnostic(`${JSON.stringify(total)}, ${mostFiles} files at the most, ${JSON.stringify([...events])}`);
     assert.ok(levels.has(1) && levels.has(2) && levels.has(9), `levels ${[...levels]}`);
