@@ -30,7 +30,7 @@ export class BothPrograms {
   readonly litestream: Litestream;
   /** A folder or a URL, as both programs take it. */
   readonly url: string;
-  readonly replica: Replica;
+  replica: Replica;
   readonly writer: OracleWriter;
   readonly #server: NatsServer | undefined;
 
@@ -67,9 +67,16 @@ export class BothPrograms {
     const replica = await openReplica(server === undefined ? stage.replica : `${server.url}/both`, {
       env: {},
     });
-    t.after(() => replica.close());
     const writer = await stage.writer({ paused: true, sizes: [[1, 1, 40]], rows: [100, 400], ...work });
-    return new BothPrograms(stage, litestream, replica, writer, server);
+    const both = new BothPrograms(stage, litestream, replica, writer, server);
+    t.after(() => both.replica.close());
+    return both;
+  }
+
+  /** As another process would see the replica, without memory of what stood there. */
+  async reopen(): Promise<void> {
+    await this.replica.close();
+    this.replica = await openReplica(this.url, { env: {} });
   }
 
   get database(): string {
