@@ -37,6 +37,8 @@ export interface FollowOptions {
   readonly checkpointBytes?: number | undefined;
   /** The copy's WAL may grow to this size, bytes; default 1 GiB. */
   readonly maxWalBytes?: number | undefined;
+  /** The replica is listed at least this often, whether it told of something new or not; default 30 s. */
+  readonly listIntervalMs?: number | undefined;
   /** Firing it ends the job, which then returns. */
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: OnProgress | undefined;
@@ -77,6 +79,7 @@ export interface FollowResult {
 
 const DEFAULT_PARALLELISM = 8;
 const DEFAULT_CHECKPOINT_BYTES = 4 * 1024 * 1024;
+const DEFAULT_LIST_MS = 30_000;
 const DEFAULT_MAX_WAL_BYTES = 1024 * 1024 * 1024;
 /** Batches that come faster than this gather. */
 const GATHER_MS = 20;
@@ -87,7 +90,6 @@ const CHECK_FIRST_MS = 1;
 const CHECK_LAST_MS = 100;
 const CHECK_SETTLED_MS = 1000;
 const TURN_MS = 1000;
-const LIST_MS = 30_000;
 const RETRY_FIRST_MS = 100;
 const RETRY_LAST_MS = 2000;
 /** A listing made while files appear may show a hole once. */
@@ -293,7 +295,8 @@ class Follower {
   async #tend(): Promise<void> {
     const copy = this.#copy;
     const now = performance.now();
-    if (now - this.#listedAt > LIST_MS) this.#mustList = true;
+    const { listIntervalMs = DEFAULT_LIST_MS } = this.#options;
+    if (now - this.#listedAt > listIntervalMs) this.#mustList = true;
     if (this.#guard === undefined || copy.mustMend) return;
     const { checkpointBytes = DEFAULT_CHECKPOINT_BYTES } = this.#options;
     if (copy.walSize >= checkpointBytes && now - this.#checkpointAt > CHECKPOINT_AGAIN_MS) {

@@ -5,12 +5,15 @@ import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync 
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { hasSqlite } from '../../lib/copy/guard.js';
+import { backup } from '../../lib/jobs/backup.js';
 import type { FollowOptions } from '../../lib/jobs/follow.js';
 import { openFileReplica } from '../../lib/replica/file.js';
 import { assertRefused, jetlite } from '../cli/run.js';
 import { CopyReaders, CopyStage } from '../support/copy-stage.js';
 import { FollowRun } from '../support/follow-run.js';
 import { ltxBytes, makeHistory, putLtx, random } from '../support/ltx-history.js';
+import { makeBucket, openBucketReplica } from '../support/nats-replica.js';
+import { startNatsServer } from '../support/nats-server.js';
 
 async function following(t: TestContext, options: Partial<FollowOptions> = {}) {
   const stage = await CopyStage.open(t);
@@ -155,4 +158,31 @@ test('restore -f refuses wishes that it cannot keep, and a database that is no c
   assert.ok(!existsSync(stage.path));
   const run = await jetlite(['restore', '-f', replica, '-o', stage.source.path]);
   assertRefused(run, 1, /the output file .* exists/);
+});
+
+test('while the server is away the copy stays and says so, and catches up when it is back', async (t) => {
+  const made = await CopyStage.open(t);
+  const server = made && (await startNatsServer(t));
+  if (!made || !server) return;
+  await makeBucket(server);
+  const write = await openBucketReplica(t, server);
+  const put = () => backup({ database: made.source.path, replica: write });
+  await put();
+  const replica = await openBucketReplica(t, server, 'backups', {
+    nats: { reconnectWaitMs: 100, timeoutMs: 500 },
+  });
+  const run = new FollowRun(t, { replica, output: made.path, listIntervalMs: 200 });
+  const readers = new CopyReaders(t, made.path);
+  await run.sees((event) => event.type === 'following');
+  await server.stop();
+  const { message } = await run.sees((event) => event.type === 'waiting');
+  assert.match(message, /stays at TXID 0000000000000001/);
+  await readers.open('one');
+  assert.equal(await readers.count('one'), 1);
+  await server.restart();
+  await run.sees((event) => event.type === 'back');
+  await made.source.run('INSERT INTO t VALUES (NULL, NULL)');
+  await put();
+  await run.reaches(2n);
+  assert.equal(await readers.count('one'), 2);
 });
