@@ -81,3 +81,26 @@ for (const home of HOMES) {
 async function isRunning(replication: Replication): Promise<boolean> {
   return (await Promise.race([replication.ended, Promise.resolve('running')])) === 'running';
 }
+
+test('what Jetlite spooled while the server was away does not come after what Litestream put meanwhile', async (t) => {
+  const both = await BothPrograms.open(t, 'NATS');
+  if (both === undefined) return;
+  const killed = await both.stage.replicate({ replica: both.url });
+  await killed.firstPut();
+  await both.withReplicaAway(async () => {
+    await both.commit(3);
+    await killed.waitFor(({ type }) => type === 'spooled');
+    await killed.kill();
+  });
+  const litestream = await both.startLitestream();
+  await both.commitThroughLitestream(2);
+  await litestream.stop();
+
+  const jetlite = await both.stage.replicate({ replica: both.url });
+  await jetlite.ready();
+  const put = jetlite.nextPut();
+  await both.commit();
+  await put;
+  await jetlite.stop();
+  await both.prove();
+});
