@@ -211,7 +211,7 @@ async function recordSpooled(
 ): Promise<ReplicaState> {
   let last = { spooledTxid: found.txid, timestampMs: found.timestampMs, point };
   if (spool !== undefined) {
-    const { lastTxid, forgotten } = await spool.takeUp(found.txid, found.fileChecksum);
+    const { lastTxid, forgotten } = await spool.takeUp(found.txid, found.fileChecksum, point !== undefined);
     if (forgotten > 0n) {
       onEvent?.({
         type: 'state',

@@ -141,13 +141,15 @@ export class Spool {
    * hole. All others are forgotten.
    * @param txid of the replica's newest file, over all levels; 0 if it is empty
    * @param fileChecksum the one in its trailer; 0 if the replica is empty
+   * @param isKnownOurs it is certain that the replica's newest file is ours, even if nothing here says so
    * @returns the last of those that follow, `txid` if none does; and how many were forgotten
    */
   takeUp(
     txid: bigint,
     fileChecksum: bigint,
+    isKnownOurs = false,
   ): Promise<{ readonly lastTxid: bigint; readonly forgotten: bigint }> {
-    return this.#inTurn(() => this.#takeUp(txid, fileChecksum));
+    return this.#inTurn(() => this.#takeUp(txid, fileChecksum, isKnownOurs));
   }
 
   /** Forgets everything. */
@@ -309,9 +311,16 @@ export class Spool {
     };
   }
 
-  async #takeUp(txid: bigint, fileChecksum: bigint): Promise<{ lastTxid: bigint; forgotten: bigint }> {
+  async #takeUp(
+    txid: bigint,
+    fileChecksum: bigint,
+    isKnownOurs: boolean,
+  ): Promise<{ lastTxid: bigint; forgotten: bigint }> {
+    const here = await this.#checksumOf(txid);
+    // The last file put may be missing here: it is kept only after it was put, and a large one not at all.
     const isOurs =
-      (await this.#checksumOf(txid)) === fileChecksum ||
+      here === fileChecksum ||
+      (here === undefined && isKnownOurs) ||
       this.#segments.some(
         (segment) => segment.first === txid + 1n && segment.previousChecksum === fileChecksum,
       );

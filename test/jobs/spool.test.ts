@@ -128,6 +128,15 @@ test('of a segment that was torn or changed at any byte, only what is whole befo
   }
 });
 
+test('what was put already is no cause for alarm where the last file put was not kept', async (t) => {
+  const folder = join(await scratchFolder(t), 'spool');
+  await leftBehind(folder, 3);
+  const spool = await open(folder, {}, t);
+  assert.deepEqual(await spool.takeUp(8n, checksumOf(8n), true), { lastTxid: 8n, forgotten: 0n });
+  assert.deepEqual(await contentOf(spool, 7n), fileOf(7n));
+  assert.equal(await append(spool, 9n), 'written');
+});
+
 test('a file that was damaged after it was written is not given', async (t) => {
   const folder = join(await scratchFolder(t), 'spool');
   const spool = await open(folder, {}, t);
