@@ -82,6 +82,14 @@ export class LeaseLostError extends ConflictError {
   }
 }
 
+/** The way to the replica was given up for good, as the user wished after so many tries: only a new start helps. */
+export class GivenUpError extends JetliteError {
+  constructor(message: string, details: ErrorDetails = {}) {
+    super('REPLICA', message, details);
+    this.name = 'GivenUpError';
+  }
+}
+
 /** Throws JetliteError ABORTED if the signal has fired. `what` was being done: "the restore". */
 export function throwIfAborted(signal: AbortSignal | undefined, what: string): void {
   if (signal?.aborted) throw new JetliteError('ABORTED', `${what} was interrupted`, { cause: signal.reason });

@@ -1,6 +1,13 @@
 /** The public API of Jetlite. Importing it starts nothing. */
 
-export { ConflictError, type ErrorCode, FormatError, JetliteError, LeaseLostError } from './errors.js';
+export {
+  ConflictError,
+  type ErrorCode,
+  FormatError,
+  GivenUpError,
+  JetliteError,
+  LeaseLostError,
+} from './errors.js';
 export { type AwaitReplicaOptions, awaitReplica } from './jobs/await-replica.js';
 export { type BackupOptions, type BackupProgress, type BackupResult, backup } from './jobs/backup.js';
 export { type FollowEvent, type FollowOptions, type FollowResult, follow } from './jobs/follow.js';

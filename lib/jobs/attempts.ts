@@ -5,7 +5,7 @@
 
 import { performance } from 'node:perf_hooks';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type ErrorCode, JetliteError } from '../errors.js';
+import { type ErrorCode, GivenUpError, JetliteError } from '../errors.js';
 
 /** How long what is under way may still take after the signal to stop. */
 const STOP_GRACE_MS = 8000;
@@ -103,7 +103,7 @@ export function isAway(error: unknown): boolean {
 
 /** The replica cannot be reached or refuses: somebody may put that right while we wait. */
 function isReplicaError(error: unknown): boolean {
-  return hasCode(error, 'REPLICA');
+  return hasCode(error, 'REPLICA') && !(error instanceof GivenUpError);
 }
 
 /** Waits that long, or until the signal fires. */

@@ -13,7 +13,7 @@ import { performance } from 'node:perf_hooks';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Capture } from '../capture/capture.js';
 import { ResumeState } from '../capture/resume-state.js';
-import { JetliteError } from '../errors.js';
+import { GivenUpError, JetliteError } from '../errors.js';
 import type { Replica } from '../replica/replica.js';
 import { Attempts, hasCode, isAway, pause } from './attempts.js';
 import { startAuditor } from './auditor.js';
@@ -185,7 +185,8 @@ class Session {
       return await this.#run();
     } catch (error) {
       const { database, replica, signal } = this.#options;
-      if (!signal?.aborted || !hasCode(error, 'ABORTED', 'REPLICA')) throw error;
+      const isOver = signal?.aborted === true || error instanceof GivenUpError;
+      if (!isOver || !hasCode(error, 'ABORTED', 'REPLICA')) throw error;
       const hint = (await this.#uploader.shelve())
         ? `They wait in ${this.#spool.folder}: start again when the replica can be reached.`
         : 'They are in the database: start again when the replica can be reached.';

@@ -15,7 +15,7 @@ import {
   NatsError,
   type TlsOptions,
 } from 'nats';
-import { JetliteError } from '../../errors.js';
+import { GivenUpError, JetliteError } from '../../errors.js';
 import type { NatsServers } from './address.js';
 import {
   type Environment,
@@ -199,7 +199,7 @@ export class NatsLink {
     const until = Date.now() + patienceMs;
     for (;;) {
       if (signal?.aborted) throw new JetliteError('ABORTED', 'waiting for the NATS server was stopped');
-      if (this.connection.isClosed()) throw this.#error('the connection to the NATS server is closed');
+      if (this.connection.isClosed()) throw givenUp(this.url);
       const left = until - Date.now();
       if (left <= 0) throw this.#error(`no answer from the NATS server within ${patienceMs / 1000} s`);
       if (await answers(this.connection, Math.min(left, this.timeoutMs))) return;
@@ -240,6 +240,15 @@ export class NatsLink {
   #error(message: string): ConnectionLost {
     return new ConnectionLost(`${message} (${this.url})`);
   }
+}
+
+function givenUp(url: string): GivenUpError {
+  return new GivenUpError(
+    `connecting to the NATS server again was given up after max-reconnects tries (${url})`,
+    {
+      hint: 'Start again when the server is there; with max-reconnects -1 it is tried for ever.',
+    },
+  );
 }
 
 /**

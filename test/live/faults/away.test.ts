@@ -359,3 +359,22 @@ test(
     await scene.writer.stop();
   },
 );
+
+test(
+  'a server that stays away for longer than max-reconnects ends it; what waits is put by the next start',
+  LIMIT,
+  async (t) => {
+    const scene = await open(t);
+    if (scene === undefined) return;
+    const replication = await scene.replicate({ nats: { ...NATS, maxReconnects: 40 } });
+    await replication.ready();
+    await scene.server.kill();
+    const seqs = await commitIntoSpool(scene, replication, 2);
+    await assert.rejects(replication.result(), /They wait in .*given up after max-reconnects tries/s);
+    await scene.server.restart();
+    const next = await scene.replicate();
+    await next.ready();
+    await next.stop();
+    await assertMoments(scene, seqs);
+  },
+);
