@@ -156,6 +156,34 @@ for (const hasSpool of [true, false]) {
   );
 }
 
+for (const hasSpool of [true, false]) {
+  const how = hasSpool ? 'is put again under its name' : 'is removed once nothing needs it';
+  test(`an object whose chunks are lost ${how}`, LIMIT, async (t) => {
+    const stage = await LossStage.open(t);
+    if (stage === undefined) return;
+    if (!hasSpool) await stage.replication.kill();
+    const connection = await connect({ servers: stage.server.url });
+    const fifth = (await (await openBucketReplica(t, stage.server)).list(0))[4];
+    const filter = `$O.backups.C.${fifth.version?.split(':')[1]}`;
+    await (await connection.jetstreamManager()).streams.purge('OBJ_backups', { filter });
+    await connection.close();
+    if (hasSpool) {
+      await stage.afterKill(async () => {});
+    } else {
+      await forgetSpool(stage.stage.folder);
+      await stage.replicate();
+    }
+    await stage.lost();
+    await stage.healed();
+    await stage.assertWhole();
+    const left = await (await openBucketReplica(t, stage.server)).list(0);
+    assert.equal(
+      left.some(({ maxTxid, digest }) => maxTxid === 5n && digest === fifth.digest),
+      hasSpool,
+    );
+  });
+}
+
 async function forgetSpool(folder: string): Promise<void> {
   for (const name of await readdir(folder, { recursive: true })) {
     if (name.endsWith('.spool')) await rm(join(folder, name));
