@@ -12,6 +12,7 @@ import { resolve } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { Guard, GuardFailed, hasSqlite } from '../copy/guard.js';
 import { LiveCopy } from '../copy/live-copy.js';
+import { claimCopy } from '../copy/sole-follower.js';
 import { JetliteError } from '../errors.js';
 import { formatTxid } from '../ltx/header.js';
 import type { LtxFileInfo, Replica } from '../replica/replica.js';
@@ -101,6 +102,15 @@ const TELL_AFTER = 2;
  */
 export async function follow(options: FollowOptions): Promise<FollowResult> {
   const { path } = await lookAtOutput(options.output);
+  const release = await claimCopy(path);
+  try {
+    return await followAt(path, options);
+  } finally {
+    await release();
+  }
+}
+
+async function followAt(path: string, options: FollowOptions): Promise<FollowResult> {
   const statePath = resolve(stateFolder(path), 'live-copy');
   let restored = false;
   let copy = openCopy(path, statePath, options);

@@ -147,6 +147,17 @@ test('a WAL at its limit ends a follower that cannot empty it, and the copy can 
   assert.ok((await readers.count('one')) > 2);
 });
 
+test('a second follower of the same copy is refused, and the first goes on', async (t) => {
+  if (process.platform !== 'linux') return t.skip('only Linux has sockets without a file');
+  const made = await following(t);
+  if (!made) return;
+  const { stage, run } = made;
+  const second = await jetlite(['restore', '-f', stage.replica.url, '-o', stage.path]);
+  assertRefused(second, 1, /another process follows at/);
+  await stage.row();
+  await run.reaches(2n);
+});
+
 test('restore -f refuses wishes that it cannot keep, and a database that is no copy of its own', async (t) => {
   const stage = await CopyStage.open(t);
   if (stage === undefined) return;
