@@ -26,9 +26,9 @@ import { trailerChecksum } from './trailer.js';
 /** Files up to this size are gathered, bytes. */
 const SMALL_FILE = 512 * 1024;
 /** Bytes of small files in one merge. */
-const GATHER_LIMIT = 24 * 1024 * 1024;
+const GATHER_LIMIT = 16 * 1024 * 1024;
 /** Large files in one merge. */
-const STREAMS = 16;
+const STREAMS = 8;
 const FETCHED_AT_ONCE = 4;
 /** Of eight million pages; more go to a file. */
 const SUMS_MEMORY_BYTES = 64 * 1024 * 1024;

@@ -11,9 +11,14 @@ import { END, expectFollowing, expectRange, type LtxMergeInput, type PageCursor 
 
 /** One page: an LZ4 block with the CRC-64 remainder of what it decompresses to, or the page itself without one. */
 interface GatheredPage {
-  readonly bytes: Uint8Array;
+  readonly block: Uint8Array;
+  readonly from: number;
+  readonly to: number;
   readonly remainder: Crc64 | undefined;
 }
+
+/** Pages stand in blocks of this size: a piece of memory for each of many thousands would fragment it. */
+const BLOCK_SIZE = 1024 * 1024;
 
 export class GatheredPages implements PageCursor {
   readonly #pages = new Map<number, GatheredPage>();
@@ -21,6 +26,8 @@ export class GatheredPages implements PageCursor {
   #header: LtxHeader | undefined;
   #order: Uint32Array = new Uint32Array(0);
   #at = 0;
+  #block: Uint8Array = new Uint8Array(0);
+  #used = 0;
   pgno = 0;
 
   /** Names the file that was added last. */
@@ -64,9 +71,9 @@ export class GatheredPages implements PageCursor {
   async fill(): Promise<void> {}
 
   copyTo(encoder: LtxEncoder): void {
-    const { bytes, remainder } = this.#pages.get(this.pgno)!;
-    if (remainder === undefined) encoder.writePage(this.pgno, bytes);
-    else encoder.writeCompressedPage(this.pgno, remainder, bytes, 0, bytes.length);
+    const { block, from, to, remainder } = this.#pages.get(this.pgno)!;
+    if (remainder === undefined) encoder.writePage(this.pgno, block.subarray(from, to));
+    else encoder.writeCompressedPage(this.pgno, remainder, block, from, to);
   }
 
   async close(): Promise<void> {
@@ -76,11 +83,24 @@ export class GatheredPages implements PageCursor {
   #keep(decoder: LtxDecoder): void {
     const { bytes, from, to } = decoder.block;
     if (from === to) {
-      this.#pages.set(decoder.pgno, { bytes: decoder.page.slice(), remainder: undefined });
+      const { page } = decoder;
+      this.#pages.set(decoder.pgno, { ...this.#copy(page, 0, page.length), remainder: undefined });
       return;
     }
     const remainder = new Crc64(0);
     remainder.append(decoder.remainder, decoder.page.length);
-    this.#pages.set(decoder.pgno, { bytes: bytes.slice(from, to), remainder });
+    this.#pages.set(decoder.pgno, { ...this.#copy(bytes, from, to), remainder });
+  }
+
+  #copy(bytes: Uint8Array, from: number, to: number): { block: Uint8Array; from: number; to: number } {
+    const length = to - from;
+    if (this.#used + length > this.#block.length) {
+      this.#block = new Uint8Array(BLOCK_SIZE);
+      this.#used = 0;
+    }
+    const at = this.#used;
+    this.#block.set(bytes.subarray(from, to), at);
+    this.#used += length;
+    return { block: this.#block, from: at, to: at + length };
   }
 }
