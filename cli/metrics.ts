@@ -4,7 +4,7 @@
  */
 
 import { Counter, Gauge, Registry } from 'prom-client';
-import type { ReplicateEvent } from '../lib/jobs/replicate-event.js';
+import type { ReplicateEvent } from '../lib/jobs/session/replicate-event.js';
 
 type ByDatabase = 'database';
 

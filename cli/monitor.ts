@@ -5,7 +5,7 @@
 
 import { createServer, type Server } from 'node:http';
 import { JetliteError } from '../lib/errors.js';
-import type { ReplicateEvent } from '../lib/jobs/replicate-event.js';
+import type { ReplicateEvent } from '../lib/jobs/session/replicate-event.js';
 import type { ListenAddress } from './listen-address.js';
 import { Metrics } from './metrics.js';
 

@@ -12,7 +12,7 @@ export { type AwaitReplicaOptions, awaitReplica } from './jobs/await-replica.js'
 export { type BackupOptions, type BackupProgress, type BackupResult, backup } from './jobs/backup.js';
 export { type FollowEvent, type FollowOptions, type FollowResult, follow } from './jobs/follow.js';
 export { planRestore, type RestorePlan, type RestoreWish } from './jobs/plan.js';
-export type { OnProgress } from './jobs/rebuild.js';
+export type { OnProgress } from './jobs/rebuild/rebuild.js';
 export {
   type ReplicateEvent,
   type ReplicateOptions,
@@ -29,8 +29,8 @@ export {
   type TidyOptions,
   type TidyResult,
   tidy,
-} from './jobs/tidy.js';
-export type { UpkeepSettings } from './jobs/upkeep.js';
+} from './jobs/tidy/tidy.js';
+export type { UpkeepSettings } from './jobs/tidy/upkeep.js';
 export { type Finding, type VerifyOptions, type VerifyResult, verify } from './jobs/verify.js';
 export { decodeLtx, LtxDecoder, type LtxSummary, type LtxVisitor } from './ltx/decoder.js';
 export { LtxEncoder } from './ltx/encoder.js';

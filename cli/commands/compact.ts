@@ -1,6 +1,6 @@
 import { JetliteError } from '../../lib/errors.js';
-import type { TidyResult } from '../../lib/jobs/tidy.js';
-import type { UpkeepSettings } from '../../lib/jobs/upkeep.js';
+import type { TidyResult } from '../../lib/jobs/tidy/tidy.js';
+import type { UpkeepSettings } from '../../lib/jobs/tidy/upkeep.js';
 import { SNAPSHOT_LEVEL } from '../../lib/replica/names.js';
 import type { LtxFileInfo } from '../../lib/replica/replica.js';
 import { type Context, defineCommand, EXIT_DONE } from '../command.js';
@@ -40,7 +40,7 @@ export const compactCommand = defineCommand({
     const source = await resolveSource(args.source, args, context);
     const settings = source.levels ?? (await settingsOf(args, context));
     return withReplica(source, context, async (replica) => {
-      const { DEFAULT_LEVELS, tidy } = await import('../../lib/jobs/tidy.js');
+      const { DEFAULT_LEVELS, tidy } = await import('../../lib/jobs/tidy/tidy.js');
       const result = await tidy(replica, {
         settings: { ...DEFAULT_LEVELS, ...settings },
         snapshot: args.snapshot ? 'now' : 'due',

@@ -147,7 +147,7 @@ async function readTasks(
 
 async function restoreIfMissing(task: Task, args: RunArgs, context: Context): Promise<void> {
   if (!args.restoreIfDbNotExists && !task.restoreIfDbNotExists) return;
-  const { lookAtOutput } = await import('../../lib/jobs/output.js');
+  const { lookAtOutput } = await import('../../lib/jobs/rebuild/output.js');
   if ((await lookAtOutput(task.path)).exists) return;
   const { restore } = await import('../../lib/jobs/restore.js');
   await withAwaited(task, args, context, context.signal, async (replica) => {

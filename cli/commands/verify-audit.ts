@@ -1,7 +1,7 @@
 /** `jetlite verify --audit`: asks a replica's home, from metadata alone, whether it still has what it acknowledged. */
 
 import { JetliteError } from '../../lib/errors.js';
-import type { Judgement } from '../../lib/jobs/audit.js';
+import type { Judgement } from '../../lib/jobs/session/audit.js';
 import { formatTxid } from '../../lib/ltx/header.js';
 import { ltxPath } from '../../lib/replica/names.js';
 import type { Replica } from '../../lib/replica/replica.js';
@@ -22,7 +22,7 @@ export async function verifyByAudit(
   json: boolean,
   context: Context,
 ): Promise<number> {
-  const { auditReplica } = await import('../../lib/jobs/audit.js');
+  const { auditReplica } = await import('../../lib/jobs/session/audit.js');
   const judgement = await auditReplica(replica, [], await acknowledgedBy(database, replica.url));
   if (judgement === undefined) {
     throw new JetliteError('USAGE', `${replica.url} cannot be asked what it has lost`, {
@@ -37,7 +37,7 @@ export async function verifyByAudit(
 
 async function acknowledgedBy(database: string | undefined, url: string): Promise<bigint> {
   if (database === undefined) return 0n;
-  const { readAcknowledged } = await import('../../lib/jobs/acknowledged.js');
+  const { readAcknowledged } = await import('../../lib/jobs/session/acknowledged.js');
   const { replicaStateFolder, stateFolder } = await import('../../lib/jobs/state-folder.js');
   return readAcknowledged(replicaStateFolder(stateFolder(database), url));
 }

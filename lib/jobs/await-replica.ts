@@ -1,8 +1,8 @@
 /** Opening a replica that may be out of reach just now. */
 
 import type { Replica } from '../replica/replica.js';
-import { Attempts, isAway } from './attempts.js';
-import type { ReplicateEvent } from './replicate-event.js';
+import { Attempts, isAway } from './session/attempts.js';
+import type { ReplicateEvent } from './session/replicate-event.js';
 
 export interface AwaitReplicaOptions {
   /** Do not wait. */

@@ -6,12 +6,12 @@ import { performance } from 'node:perf_hooks';
 import { Capture, type CaptureEvent } from '../capture/capture.js';
 import { ResumeState, type SumsOrigin } from '../capture/resume-state.js';
 import type { Replica } from '../replica/replica.js';
-import { writeAcknowledged } from './acknowledged.js';
-import { putBatch, putStreamed } from './put-batch.js';
-import { goOnWith } from './replica-state.js';
-import { expectSameDatabase } from './same-database.js';
-import { writeSnapshotSums } from './snapshot-sums.js';
+import { writeAcknowledged } from './session/acknowledged.js';
+import { putBatch, putStreamed } from './session/put-batch.js';
+import { goOnWith } from './session/replica-state.js';
+import { expectSameDatabase } from './session/same-database.js';
 import { replicaStateFolder, stateFolder } from './state-folder.js';
+import { writeSnapshotSums } from './tidy/snapshot-sums.js';
 
 export interface BackupProgress {
   readonly phase: 'compare' | 'read' | 'upload';

@@ -15,7 +15,7 @@ import { formatTxid } from '../ltx/header.js';
 import { ltxPath, SNAPSHOT_LEVEL } from '../replica/names.js';
 import type { LtxFileInfo, Replica } from '../replica/replica.js';
 import type { RestorePlan } from './plan.js';
-import { readAhead } from './read-ahead.js';
+import { readAhead } from './rebuild/read-ahead.js';
 
 const ANEW = 'The copy stays as it is. To follow what is there now, restore it anew with --force.';
 

@@ -16,12 +16,12 @@ import { claimCopy } from '../copy/sole-follower.js';
 import { JetliteError } from '../errors.js';
 import { formatTxid } from '../ltx/header.js';
 import type { LtxFileInfo, Replica } from '../replica/replica.js';
-import { hasCode, pause } from './attempts.js';
 import { applyPlan, expectSameHistory } from './follow-plan.js';
-import { lookAtOutput, outputError } from './output.js';
 import { planRestore } from './plan.js';
-import type { OnProgress } from './rebuild.js';
+import { lookAtOutput, outputError } from './rebuild/output.js';
+import type { OnProgress } from './rebuild/rebuild.js';
 import { restore } from './restore.js';
+import { hasCode, pause } from './session/attempts.js';
 import { stateFolder } from './state-folder.js';
 
 export interface FollowOptions {

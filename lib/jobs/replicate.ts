@@ -15,21 +15,21 @@ import { Capture } from '../capture/capture.js';
 import { ResumeState } from '../capture/resume-state.js';
 import { GivenUpError, JetliteError } from '../errors.js';
 import type { Replica } from '../replica/replica.js';
-import { Attempts, hasCode, isAway, pause } from './attempts.js';
-import { startAuditor } from './auditor.js';
-import type { Companion, StartCompanion } from './companion.js';
-import { FrozenStates } from './frozen-states.js';
-import { watchOtherWriters } from './other-writers.js';
-import { goOnWith } from './replica-state.js';
-import type { ReplicateEvent } from './replicate-event.js';
-import { expectSameDatabase, type Newcomer } from './same-database.js';
-import { Spool } from './spool.js';
+import { Attempts, hasCode, isAway, pause } from './session/attempts.js';
+import { startAuditor } from './session/auditor.js';
+import type { Companion, StartCompanion } from './session/companion.js';
+import { FrozenStates } from './session/frozen-states.js';
+import { watchOtherWriters } from './session/other-writers.js';
+import { goOnWith } from './session/replica-state.js';
+import type { ReplicateEvent } from './session/replicate-event.js';
+import { expectSameDatabase, type Newcomer } from './session/same-database.js';
+import { Spool } from './session/spool.js';
+import { Uploader } from './session/uploader.js';
 import { replicaStateFolder, stateFolder } from './state-folder.js';
-import { DEFAULT_LEVELS, tidy } from './tidy.js';
-import { startUpkeep, type UpkeepSettings } from './upkeep.js';
-import { Uploader } from './uploader.js';
+import { DEFAULT_LEVELS, tidy } from './tidy/tidy.js';
+import { startUpkeep, type UpkeepSettings } from './tidy/upkeep.js';
 
-export type { ReplicateEvent } from './replicate-event.js';
+export type { ReplicateEvent } from './session/replicate-event.js';
 
 export interface ReplicateOptions {
   /** Path of the database. It may be created later. */

@@ -3,9 +3,9 @@
 import type { FileHandle } from 'node:fs/promises';
 import { JetliteError, throwIfAborted } from '../errors.js';
 import type { LtxFileInfo, Replica } from '../replica/replica.js';
-import { expectFree, lookAtOutput, OutputFile, type OutputPlace, outputError } from './output.js';
 import { planRestore, type RestorePlan, type RestoreWish, wishOf } from './plan.js';
-import { type OnProgress, type Rebuilt, rebuildDatabase } from './rebuild.js';
+import { expectFree, lookAtOutput, OutputFile, type OutputPlace, outputError } from './rebuild/output.js';
+import { type OnProgress, type Rebuilt, rebuildDatabase } from './rebuild/rebuild.js';
 
 export interface RestoreOptions {
   readonly replica: Replica;
@@ -96,7 +96,7 @@ async function expectIntact(
   mode: 'quick' | 'full',
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const { checkDatabase } = await import('./sqlite-check.js');
+  const { checkDatabase } = await import('./check/sqlite-check.js');
   const { findings } = await checkDatabase({ path, mode, signal });
   if (findings.length === 0) return;
   throw new JetliteError('VERIFY', `the restored database is damaged: ${findings[0]}`, {

@@ -14,7 +14,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { DEFAULT_LEVELS, tidy } from '../../lib/jobs/tidy.js';
+import { DEFAULT_LEVELS, tidy } from '../../lib/jobs/tidy/tidy.js';
 import { LtxEncoder } from '../../lib/ltx/encoder.js';
 import { LTX_FLAG_NO_CHECKSUM } from '../../lib/ltx/header.js';
 import { openReplica } from '../../lib/replica/open.js';

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { JetliteError } from '../../lib/errors.js';
 import { planRestore, reachableStates } from '../../lib/jobs/plan.js';
 import { restore } from '../../lib/jobs/restore.js';
-import { tidy } from '../../lib/jobs/tidy.js';
+import { tidy } from '../../lib/jobs/tidy/tidy.js';
 import { openFileReplica } from '../../lib/replica/file.js';
 import type { Replica } from '../../lib/replica/replica.js';
 import { replicaWith } from '../support/homes.js';

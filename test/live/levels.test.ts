@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { reachableStates } from '../../lib/jobs/plan.js';
-import { type LevelSettings, tidy } from '../../lib/jobs/tidy.js';
+import { type LevelSettings, tidy } from '../../lib/jobs/tidy/tidy.js';
 import { openReplica } from '../../lib/replica/open.js';
 import type { LtxFileInfo } from '../../lib/replica/replica.js';
 import { BothPrograms, type HomeName } from '../support/both-programs.js';

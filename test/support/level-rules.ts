@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { planRestore, type RestoreWish } from '../../lib/jobs/plan.js';
-import type { LevelSettings } from '../../lib/jobs/tidy.js';
+import type { LevelSettings } from '../../lib/jobs/tidy/tidy.js';
 import { decodeLtx } from '../../lib/ltx/decoder.js';
 import { ltxPath, SNAPSHOT_LEVEL } from '../../lib/replica/names.js';
 import type { LtxFileInfo, Replica } from '../../lib/replica/replica.js';

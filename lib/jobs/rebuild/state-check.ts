@@ -1,0 +1,123 @@
+/**
+ * What an LTX file must hold, given the state of the database that it is laid over. The decoder has seen to what a file
+ * says of itself; this is about what it says of the database, so that files of another database, files that a writer left
+ * incomplete and numbers made up to harm are found before a restored database gets its name.
+ *
+ * 1. A file that makes the database grow holds every page it grows by, but the lock page. So a database is never larger
+ *    than the pages that were really there.
+ * 2. Page 1 says the page size and, where SQLite itself would believe it, the size in pages. Both are the file's own.
+ * 3. SQLite writes page 1 with every change of size, so a state whose size page 1 does not know is mixed from several.
+ *
+ * A page 1 that does not begin as SQLite's do (an encrypted database) says nothing, and 2 and 3 do not apply.
+ */
+
+import { FormatError } from '../../errors.js';
+import { formatTxid, type LtxHeader } from '../../ltx/header.js';
+import { ltxPath } from '../../replica/names.js';
+import type { LtxFileInfo } from '../../replica/replica.js';
+import { type DatabaseHeader, decodeDatabaseHeader, lockPage } from '../../sqlite/database.js';
+
+const MIXED = 'Files of two databases stand in this replica, or one of them is damaged.';
+const INCOMPLETE = 'Whoever wrote the file left pages out.';
+
+/** Follows a database through its files: `begin`, `page` for each in order, `end`; a file broken off begins anew. */
+export class StateCheck {
+  /** Size of the state before the file, in pages. */
+  #before = 0;
+  #pageSize = 0;
+  /** What page 1 says of the size; undefined where it does not say. */
+  #sizeByPageOne: number | undefined;
+  #name = '';
+  #header!: LtxHeader;
+  /** The next page that the database grows by. */
+  #nextGrown = 1;
+  #lockPage = 0;
+
+  /** Throws FormatError if `header` is not that of `file`, or of a database with other pages. */
+  begin(file: LtxFileInfo, header: LtxHeader): void {
+    this.#name = ltxPath(file);
+    this.#header = header;
+    if (header.minTxid !== file.minTxid || header.maxTxid !== file.maxTxid) {
+      const found = `${formatTxid(header.minTxid)} to ${formatTxid(header.maxTxid)}`;
+      throw new FormatError(this.#name, `expected the TXIDs of its name, found ${found} in its header`);
+    }
+    if (this.#pageSize !== 0 && header.pageSize !== this.#pageSize) {
+      throw new FormatError(
+        this.#name,
+        `expected pages of ${this.#pageSize} bytes as in the files before it, found ${header.pageSize}`,
+        { hint: 'Files of two databases stand in this replica.' },
+      );
+    }
+    this.#pageSize = header.pageSize;
+    this.#lockPage = lockPage(header.pageSize);
+    this.#nextGrown = this.#after(this.#before);
+  }
+
+  /** Throws FormatError if the page cannot be this database's. */
+  page(pgno: number, page: Uint8Array): void {
+    if (pgno === 1) this.#pageOne(page);
+    if (pgno <= this.#before) return;
+    if (pgno !== this.#nextGrown) this.#refuseHole();
+    this.#nextGrown = this.#after(pgno);
+  }
+
+  /** Says that the file has ended, sound by itself. Throws FormatError if it cannot have led to a state of the database. */
+  end(): void {
+    const { commit } = this.#header;
+    if (this.#nextGrown <= commit) this.#refuseHole();
+    if (this.#sizeByPageOne !== undefined && this.#sizeByPageOne !== commit) {
+      throw new FormatError(
+        this.#name,
+        `expected page 1 beside a change of size, found a database of ${commit} pages whose page 1 says ${this.#sizeByPageOne}`,
+        { hint: MIXED },
+      );
+    }
+    this.#before = commit;
+  }
+
+  #pageOne(page: Uint8Array): void {
+    const { pageSize, commit } = this.#header;
+    const header = sqliteHeader(page);
+    this.#sizeByPageOne = undefined;
+    if (header === undefined) return;
+    if (header.pageSize !== pageSize) {
+      throw new FormatError(
+        `${this.#name}, page 1`,
+        `expected the header of a database with pages of ${pageSize} bytes, found ${header.pageSize}`,
+        { hint: MIXED },
+      );
+    }
+    if (header.pageCount === 0 || header.changeCounter !== header.versionValidFor) return;
+    if (header.pageCount !== commit) {
+      throw new FormatError(
+        `${this.#name}, page 1`,
+        `expected the header of a database of ${commit} pages, found ${header.pageCount}`,
+        { hint: MIXED },
+      );
+    }
+    this.#sizeByPageOne = commit;
+  }
+
+  #refuseHole(): never {
+    const { commit } = this.#header;
+    throw new FormatError(
+      `${this.#name}, page ${this.#nextGrown}`,
+      `expected every page from ${this.#after(this.#before)} to ${commit}, by which the database grew, found this one missing`,
+      { hint: INCOMPLETE },
+    );
+  }
+
+  #after(pgno: number): number {
+    return pgno + 1 === this.#lockPage ? pgno + 2 : pgno + 1;
+  }
+}
+
+/** What page 1 says, undefined if it is none that SQLite would open. */
+function sqliteHeader(page: Uint8Array): DatabaseHeader | undefined {
+  try {
+    return decodeDatabaseHeader(page);
+  } catch (error) {
+    if (error instanceof FormatError) return undefined;
+    throw error;
+  }
+}

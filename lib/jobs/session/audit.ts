@@ -1,0 +1,81 @@
+/**
+ * Distrust: whether a replica still leads to what it acknowledged, told from metadata.
+ *
+ * 1. Missing without a trace, or damaged: lost, whether anything still needs it or not. Somebody should know.
+ * 2. Removed, or gone where the home cannot tell: merging and retention do that. It is a loss only if the files that are
+ *    left, without the damaged ones, do not lead to the newest acknowledged state any more.
+ * 3. A file of level 1 or above may be replaced by whoever merges. One of level 0 never is, but by another writer.
+ */
+
+import { formatTxid } from '../../ltx/header.js';
+import { ltxPath } from '../../replica/names.js';
+import type { AuditFindings, FileFlaw, LtxFileInfo, Replica } from '../../replica/replica.js';
+import { reachableStates } from '../plan.js';
+
+export interface Judgement {
+  /** All files that are not damaged. */
+  readonly sound: readonly LtxFileInfo[];
+  /** What is lost. */
+  readonly lost: readonly FileFlaw[];
+  /** Files of level 0 under whose names another writer put something else. */
+  readonly foreign: readonly FileFlaw[];
+  /** The newest state that the sound files lead to; 0 if to none. */
+  readonly newest: bigint;
+  /** Why they do not lead to all that was acknowledged; undefined if they do. */
+  readonly broken: string | undefined;
+}
+
+/**
+ * Asks the replica's home. `remembered` are files it once had, `acknowledged` is the highest TXID that it must have.
+ * Undefined if the home cannot tell. Throws REPLICA.
+ */
+export async function auditReplica(
+  replica: Replica,
+  remembered: readonly LtxFileInfo[] = [],
+  acknowledged = 0n,
+): Promise<Judgement | undefined> {
+  const findings = await replica.audit?.(remembered);
+  return findings && judge(findings, acknowledged);
+}
+
+/** See invariants 1 to 3. */
+export function judge({ files, flaws }: AuditFindings, acknowledged: bigint): Judgement {
+  const damaged = new Set<string>();
+  for (const { file, kind } of flaws) if (kind === 'damaged') damaged.add(ltxPath(file));
+  const sound = files.filter((file) => !damaged.has(ltxPath(file)));
+  const { newest, broken } = reach(sound, files, acknowledged);
+  return {
+    sound,
+    lost: flaws.filter(({ file, kind }) => {
+      if (kind === 'missing' || kind === 'damaged') return true;
+      return broken !== undefined && kind !== 'replaced' && file.maxTxid > newest;
+    }),
+    foreign: flaws.filter(({ file, kind }) => kind === 'replaced' && file.level === 0),
+    newest,
+    broken,
+  };
+}
+
+/** The lost files in words. */
+export function describeLost(lost: readonly FileFlaw[]): string {
+  const [first] = lost;
+  const one = `${ltxPath(first.file)} (${first.message})`;
+  return lost.length === 1 ? one : `${lost.length} files, the first of them ${one}`;
+}
+
+function reach(
+  sound: readonly LtxFileInfo[],
+  files: readonly LtxFileInfo[],
+  acknowledged: bigint,
+): Pick<Judgement, 'newest' | 'broken'> {
+  let wanted = acknowledged;
+  for (const { maxTxid } of files) if (maxTxid > wanted) wanted = maxTxid;
+  if (wanted === 0n) return { newest: 0n, broken: undefined };
+  const newest = reachableStates(sound).at(-1)?.txid ?? 0n;
+  if (newest >= wanted) return { newest, broken: undefined };
+  const found = newest === 0n ? 'to no state' : `to TXID ${formatTxid(newest)}`;
+  return {
+    newest,
+    broken: `expected files that lead to TXID ${formatTxid(wanted)}, found them to lead ${found}`,
+  };
+}

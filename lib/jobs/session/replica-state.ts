@@ -1,0 +1,343 @@
+/**
+ * What a replica holds, as far as whoever goes on with its chain must know it: where the chain ends, and the page sums of
+ * that state. What an earlier run left in the state folder saves reading it all; it is used only where the replica's
+ * own files show that it belongs to them.
+ */
+
+import type { Capture } from '../../capture/capture.js';
+import type { PageSums } from '../../capture/page-sums.js';
+import type { ResumePoint, ResumeState, SumsOrigin } from '../../capture/resume-state.js';
+import { FormatError, JetliteError, throwIfAborted } from '../../errors.js';
+import { decodeLtx } from '../../ltx/decoder.js';
+import { formatTxid } from '../../ltx/header.js';
+import { ltxPath } from '../../replica/names.js';
+import type { LtxFileInfo, Replica } from '../../replica/replica.js';
+import { planRestore, type RestorePlan } from '../plan.js';
+import { readTrailer } from '../rebuild/trailer.js';
+import { readSnapshotSums } from '../tidy/snapshot-sums.js';
+import { readAcknowledged } from './acknowledged.js';
+import { putWhatLitestreamKept, type TakeOverOptions } from './litestream-folder.js';
+import type { Spool } from './spool.js';
+
+export interface ReplicaState {
+  /** TXID of the newest state; 0 if the replica is empty. */
+  readonly txid: bigint;
+  /** Time of the newest file, ms since the epoch; 0 if the replica is empty. */
+  readonly timestampMs: number;
+  /** The checksum in the trailer of the newest file; 0 if the replica is empty. */
+  readonly fileChecksum: bigint;
+  /** TXID of the newest file that waits in the spool to be put; `txid` if none does. The sums describe its state. */
+  readonly spooledTxid: bigint;
+  /** Whether capture goes on from where an earlier run stood, without an image. */
+  readonly resumed: boolean;
+  /** Whether an earlier run left something in the state folder that belongs to this chain. */
+  readonly remembered: boolean;
+  /** Size of the newest state in pages; 0 if the replica is empty. */
+  readonly pageCount: number;
+  /**
+   * Why nothing in the replica can be gone on with, in words: it lost something. `txid` is then the highest number that
+   * it ever gave, and the next batch holds the whole database.
+   */
+  readonly lost: string | undefined;
+}
+
+/** Listings that may come to nothing because files vanish. */
+const MAX_LOOKS = 5;
+
+export interface LoadOptions extends TakeOverOptions {
+  /** What an earlier run could not put. */
+  readonly spool?: Spool | undefined;
+  readonly onProgress?: (progress: { readonly bytes: number; readonly totalBytes: number }) => void;
+}
+
+/**
+ * Prepares `capture`, which has not polled yet, to go on with the replica's chain; what Litestream left unfinished is
+ * finished first. A chain that is damaged, has a hole or ends before what was once acknowledged is no error: the replica
+ * gets the whole database anew.
+ * @throws JetliteError DATABASE if the chain has another page size; and what putWhatLitestreamKept throws
+ */
+export async function goOnWith(
+  replica: Replica,
+  capture: Capture,
+  state: ResumeState,
+  options: LoadOptions = {},
+): Promise<ReplicaState> {
+  await putWhatLitestreamKept(replica, capture.files.path, options);
+  for (let looks = 1; ; looks++) {
+    const files = await replica.list();
+    try {
+      return await goOnFrom(files, replica, capture, state, options);
+    } catch (error) {
+      if (!(error instanceof JetliteError) || error.code !== 'NOT_FOUND') throw error;
+      // A file that was merged or retired while it was read is in the next listing no more.
+      if (!(error instanceof BrokenChain) && looks < MAX_LOOKS) continue;
+      return beginAnew(files, readAcknowledged(state.folder), capture, error.message, options.spool);
+    }
+  }
+}
+
+/** What the files lead to is not what the replica once had. */
+class BrokenChain extends JetliteError {
+  constructor(message: string, cause?: unknown) {
+    super('NOT_FOUND', message, { cause });
+  }
+}
+
+/** Above every number that was ever given, with the whole database. */
+async function beginAnew(
+  files: readonly LtxFileInfo[],
+  acknowledged: bigint,
+  capture: Capture,
+  why: string,
+  spool: Spool | undefined,
+): Promise<ReplicaState> {
+  let txid = acknowledged;
+  let timestampMs = 0;
+  for (const file of files) {
+    if (file.maxTxid > txid) txid = file.maxTxid;
+    timestampMs = Math.max(timestampMs, file.timestampMs);
+  }
+  await spool?.clear();
+  capture.takeWhole(why);
+  // There is no state to compare the database with.
+  const unknown = { fileChecksum: 0n, resumed: false, remembered: true, pageCount: 0 };
+  return { ...unknown, txid, timestampMs, spooledTxid: txid, lost: why };
+}
+
+async function goOnFrom(
+  files: readonly LtxFileInfo[],
+  replica: Replica,
+  capture: Capture,
+  state: ResumeState,
+  options: LoadOptions,
+): Promise<ReplicaState> {
+  const found = await goOnFromReplica(files, replica, capture, state, options);
+  const acknowledged = readAcknowledged(state.folder);
+  if (found.spooledTxid >= acknowledged) {
+    if (found.txid < acknowledged) {
+      const [first, last] = [found.txid + 1n, acknowledged].map(formatTxid);
+      const message = `${replica.url} has lost TXIDs ${first} to ${last}, which it had acknowledged: they are put again`;
+      options.onEvent?.({ type: 'state', level: 'warn', message });
+    }
+    return found;
+  }
+  const reach = found.txid === 0n ? 'nothing' : `TXID ${formatTxid(found.txid)}`;
+  throw new BrokenChain(`TXID ${formatTxid(acknowledged)} was acknowledged, found ${reach}`);
+}
+
+async function goOnFromReplica(
+  files: readonly LtxFileInfo[],
+  replica: Replica,
+  capture: Capture,
+  state: ResumeState,
+  options: LoadOptions,
+): Promise<ReplicaState> {
+  const { pageSize, sums } = capture;
+  if (files.length === 0) {
+    const empty = { txid: 0n, timestampMs: 0, fileChecksum: 0n, remembered: false };
+    return recordSpooled(empty, undefined, capture, options);
+  }
+  const intents = state.readPoints();
+  const newest = files.reduce((a, b) => (b.maxTxid > a.maxTxid ? b : a));
+  const fileChecksum = (await soundTrailer(replica, newest)) ?? 0n;
+  const ours =
+    newest.level === 0
+      ? intents.find((intent) => intent.txid === newest.maxTxid && intent.fileChecksum === fileChecksum)
+      : undefined;
+  const known = await loadSums(replica, files, capture, state);
+  await recordSound(replica, files, known?.txid ?? 0n, { pageSize, sums }, options);
+  const remembered = known?.own === true || ours !== undefined;
+  const { maxTxid: txid, timestampMs } = newest;
+  const found = { txid, timestampMs, fileChecksum, remembered };
+  return recordSpooled(found, ours?.point, capture, options);
+}
+
+/** Records the newest state by whatever files lead there undamaged. `have` is the state that the sums describe. */
+async function recordSound(
+  replica: Replica,
+  files: readonly LtxFileInfo[],
+  have: bigint,
+  target: { readonly pageSize: number; readonly sums: PageSums },
+  options: LoadOptions,
+): Promise<void> {
+  const { pageSize, sums } = target;
+  let usable = files;
+  let from = have;
+  let damage: DamagedFile | undefined;
+  for (;;) {
+    let plan: RestorePlan;
+    try {
+      plan = planRestore(usable, { kind: 'newest' }, from);
+      if (plan.txid < highestOf(files)) throw new BrokenChain('the newest file is damaged');
+    } catch (error) {
+      if (!(error instanceof JetliteError && error.code === 'NOT_FOUND')) throw error;
+      if (from === 0n) throw new BrokenChain(damage?.message ?? error.message, error);
+      from = 0n;
+      sums.clear();
+      continue;
+    }
+    try {
+      return await recordPlan(replica, plan, pageSize, sums, options);
+    } catch (error) {
+      if (!(error instanceof DamagedFile)) throw error;
+      damage = error;
+      const { file } = error;
+      usable = usable.filter((other) => other !== file);
+      from = 0n;
+      sums.clear();
+    }
+  }
+}
+
+class DamagedFile extends Error {
+  constructor(
+    readonly file: LtxFileInfo,
+    damage: FormatError,
+  ) {
+    super(damage.message, { cause: damage });
+  }
+}
+
+function highestOf(files: readonly LtxFileInfo[]): bigint {
+  return files.reduce((highest, { maxTxid }) => (maxTxid > highest ? maxTxid : highest), 0n);
+}
+
+/** Goes on from the replica's state to that of the last file in the spool that follows it. */
+async function recordSpooled(
+  found: Pick<ReplicaState, 'txid' | 'timestampMs' | 'fileChecksum' | 'remembered'>,
+  point: ResumePoint | undefined,
+  capture: Capture,
+  { spool, onEvent, signal }: LoadOptions,
+): Promise<ReplicaState> {
+  let last = { spooledTxid: found.txid, timestampMs: found.timestampMs, point };
+  if (spool !== undefined) {
+    const { lastTxid, forgotten } = await spool.takeUp(found.txid, found.fileChecksum, point !== undefined);
+    if (forgotten > 0n) {
+      onEvent?.({
+        type: 'state',
+        level: 'warn',
+        message: `${forgotten} files in ${spool.folder} do not follow what the replica holds: they are dropped, and the database is compared with it`,
+      });
+    }
+    for (let txid = found.txid + 1n; txid <= lastTxid; txid++) {
+      throwIfAborted(signal, 'reading the spool');
+      const file = await spool.read(txid);
+      if (file === undefined) throw await spoolDamaged(spool, txid);
+      const name = { level: 0, minTxid: txid, maxTxid: txid };
+      await recordContent(ltxPath(name), file.content(), spool.folder, capture.pageSize, capture.sums);
+      last = { spooledTxid: txid, timestampMs: file.timestampMs, point: file.point };
+    }
+  }
+  if (last.point !== undefined) capture.resume(last.point);
+  const { spooledTxid, timestampMs } = last;
+  const resumed = last.point !== undefined;
+  const remembered = found.remembered || resumed;
+  return {
+    ...found,
+    spooledTxid,
+    timestampMs,
+    resumed,
+    remembered,
+    pageCount: capture.sums.pageCount,
+    lost: undefined,
+  };
+}
+
+/** A file that was checked, or written by this process, is damaged or gone. What the spool holds is of no use then. */
+export async function spoolDamaged(spool: Spool, txid: bigint): Promise<JetliteError> {
+  await spool.clear();
+  return new JetliteError('FORMAT', `TXID ${formatTxid(txid)} cannot be read any more in ${spool.folder}`, {
+    hint: 'Start again: the database is compared with the replica then, and nothing of its content is lost.',
+  });
+}
+
+/**
+ * Loads the page sums of a state of the replica: those kept on this host, else those beside a snapshot.
+ * @returns the TXID of that state and whether this host kept the sums; undefined, and the sums empty, if none are known
+ */
+async function loadSums(
+  replica: Replica,
+  files: readonly LtxFileInfo[],
+  { sums, pageSize }: Capture,
+  state: ResumeState,
+): Promise<{ readonly txid: bigint; readonly own: boolean } | undefined> {
+  const origin = state.readSums(sums, pageSize);
+  // Also when the newest file is ours: the sums may be those of a chain that stood here before.
+  if (origin !== undefined && (await isOrigin(replica, files, origin))) {
+    return { txid: origin.txid, own: true };
+  }
+  sums.clear();
+  const txid = await readSnapshotSums(replica, files, sums, pageSize);
+  return txid === undefined ? undefined : { txid, own: false };
+}
+
+async function isOrigin(
+  replica: Replica,
+  files: readonly LtxFileInfo[],
+  origin: SumsOrigin,
+): Promise<boolean> {
+  const file = files.find(({ level, maxTxid }) => level === 0 && maxTxid === origin.txid);
+  return file !== undefined && (await soundTrailer(replica, file)) === origin.fileChecksum;
+}
+
+/** Of a damaged file it is not known. */
+async function soundTrailer(replica: Replica, file: LtxFileInfo): Promise<bigint | undefined> {
+  try {
+    return await readTrailer(replica, file);
+  } catch (error) {
+    if (error instanceof FormatError) return undefined;
+    throw error;
+  }
+}
+
+async function recordPlan(
+  replica: Replica,
+  plan: { readonly files: readonly LtxFileInfo[]; readonly bytes: number },
+  pageSize: number,
+  sums: PageSums,
+  options: LoadOptions,
+): Promise<void> {
+  let bytes = 0;
+  for (const file of plan.files) {
+    throwIfAborted(options.signal, 'reading the replica');
+    await recordFile(replica, file, pageSize, sums).catch((error: unknown) => {
+      throw error instanceof FormatError ? new DamagedFile(file, error) : error;
+    });
+    bytes += file.size;
+    options.onProgress?.({ bytes, totalBytes: plan.bytes });
+  }
+}
+
+async function recordFile(
+  replica: Replica,
+  file: LtxFileInfo,
+  pageSize: number,
+  sums: PageSums,
+): Promise<void> {
+  await recordContent(ltxPath(file), replica.read(file), replica.url, pageSize, sums);
+}
+
+async function recordContent(
+  name: string,
+  content: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+  where: string,
+  pageSize: number,
+  sums: PageSums,
+): Promise<void> {
+  let commit = 0;
+  await decodeLtx(name, content, {
+    header: (header) => {
+      if (header.pageSize !== pageSize) {
+        throw new JetliteError(
+          'DATABASE',
+          `the database has pages of ${pageSize} bytes, the chain in ${where} pages of ${header.pageSize}`,
+          { hint: 'A chain of LTX files has one page size: use a new replica path for this database.' },
+        );
+      }
+      commit = header.commit;
+      if (commit < sums.pageCount) sums.pageCount = commit;
+    },
+    page: (pgno, page) => sums.record(pgno, page, 0, pageSize),
+  });
+  sums.pageCount = commit;
+}
