@@ -32,6 +32,9 @@ import { type QuietState, WalLifetimes } from './wal-lifetimes.js';
 export type { CaptureEvent, CaptureOptions } from './capture-options.js';
 export type { Batch } from './gathering.js';
 
+/** The first look after an event that brought no commit, and about the last one. */
+const LOOK_AGAIN_FIRST_MS = 1;
+const LOOK_AGAIN_LAST_MS = 1000;
 /** How often to look at a writer so fast that its events are not listened to, and when it counts as pausing. */
 const BUSY_POLL_MS = 2;
 const PAUSE_MS = 100;
@@ -62,6 +65,12 @@ export class Capture {
   #quietTriedAt = 0;
   /** When a commit was last seen, monotonic clock. */
   #committedAt = 0;
+  /**
+   * How long to wait for an event. Frames that are written raise one, but the header that makes them a commit does not: it
+   * comes some time after them, with `synchronous=FULL` after the disk's sync. So after an event without a commit there
+   * are looks at it at doubling intervals.
+   */
+  #lookAgainMs = Number.POSITIVE_INFINITY;
   #quietCost = 0;
 
   private constructor(files: SourceFiles, pageSize: number, options: CaptureOptions) {
@@ -118,12 +127,16 @@ export class Capture {
     const events = this.#events;
     if (events.isFlooded) events.rest();
     if (!events.isResting) {
-      await events.wait(ms, signal);
+      const moved = await events.wait(Math.min(ms, this.#lookAgainMs), signal);
+      if (moved) this.#lookAgainMs = LOOK_AGAIN_FIRST_MS;
+      else if (this.#lookAgainMs < LOOK_AGAIN_LAST_MS) this.#lookAgainMs *= 2;
+      else this.#lookAgainMs = Number.POSITIVE_INFINITY;
     } else if (performance.now() - this.#committedAt < PAUSE_MS) {
       await delay(Math.min(ms, BUSY_POLL_MS));
     } else {
       // The writer pauses. Returning makes the caller look once more, now that events arrive again.
       events.watchAgain(this.files.path);
+      this.#lookAgainMs = LOOK_AGAIN_FIRST_MS;
     }
   }
 
@@ -414,6 +427,7 @@ export class Capture {
       },
       commit: (pageCount) => {
         this.#committedAt = performance.now();
+        this.#lookAgainMs = Number.POSITIVE_INFINITY;
         this.#gathering.commit(pageCount);
         this.#frozen?.resized(pageCount);
         return this.#gathering.bytes < this.#batchBytes;

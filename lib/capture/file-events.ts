@@ -48,6 +48,8 @@ export class FileEvents {
   #journalName = '';
   #wake: (() => void) | undefined;
   #woken = false;
+  /** An event on one of the files came since the last `wait`. */
+  #moved = false;
   #failed = false;
   #isResting = false;
   #windowStart = performance.now();
@@ -138,13 +140,20 @@ export class FileEvents {
     return this.#atWalName.get(walNames);
   }
 
-  /** Resolves at the next event on one of the files (or one that came since the last call), or after `ms`. */
-  async wait(ms: number, signal?: AbortSignal): Promise<void> {
-    if (this.#woken || signal?.aborted) {
-      this.#woken = false;
-      return;
-    }
-    await new Promise<void>((resolve) => {
+  /**
+   * Resolves at the next event on one of the files (or one that came since the last call), or after `ms`; true if there
+   * was one.
+   */
+  async wait(ms: number, signal?: AbortSignal): Promise<boolean> {
+    if (!this.#woken && !signal?.aborted) await this.#next(ms, signal);
+    const moved = this.#moved;
+    this.#woken = false;
+    this.#moved = false;
+    return moved;
+  }
+
+  #next(ms: number, signal?: AbortSignal): Promise<void> {
+    return new Promise<void>((resolve) => {
       const done = (): void => {
         clearTimeout(timer);
         signal?.removeEventListener('abort', done);
@@ -155,7 +164,6 @@ export class FileEvents {
       signal?.addEventListener('abort', done, { once: true });
       this.#wake = done;
     });
-    this.#woken = false;
   }
 
   /** Ends a `wait` now. */
@@ -187,7 +195,9 @@ export class FileEvents {
       this.#atWalName.set(this.#tally.walNames, this.#tally);
       this.#atWalName.delete(this.#tally.walNames - 8);
     }
-    if (all || name.startsWith(this.#base)) this.wake();
+    if (!all && !name.startsWith(this.#base)) return;
+    this.#moved = true;
+    this.wake();
   }
 
   #onHeartbeat(): void {

@@ -14,6 +14,7 @@ export interface ReplicationOptions {
   readonly syncIntervalMs?: number;
   readonly once?: boolean;
   readonly fileEvents?: boolean;
+  readonly pollIntervalMs?: number;
   readonly auditIntervalMs?: number;
   /** Off unless given. */
   readonly levels?: UpkeepSettings;
