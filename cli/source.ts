@@ -7,7 +7,7 @@ import type { UpkeepSettings } from '../lib/jobs/tidy/upkeep.js';
 import type { NatsOptions } from '../lib/replica/nats/connect.js';
 import type { ReplicaAddress } from '../lib/replica/open.js';
 import type { Replica } from '../lib/replica/replica.js';
-import type { Context } from './command.js';
+import { type Context, EXIT_DONE } from './command.js';
 import { type Config, configPlaces, findConfig, findDatabase, loadConfig } from './config.js';
 
 export interface ConfigArgs {
@@ -102,6 +102,25 @@ export async function withReplica<T>(
   work: (replica: Replica) => Promise<T>,
 ): Promise<T> {
   const replica = await openSource(source, context);
+  try {
+    return await work(replica);
+  } finally {
+    await replica.close();
+  }
+}
+
+/** The same as soon as somebody answers, which is waited for. EXIT_DONE if told to stop before. */
+export async function withAwaitedReplica(
+  source: Pick<Source, 'address' | 'nats'>,
+  context: Context,
+  work: (replica: Replica) => Promise<number>,
+): Promise<number> {
+  const { awaitReplica } = await import('../lib/jobs/await-replica.js');
+  const replica = await awaitReplica(() => openSource(source, context), {
+    signal: context.signal,
+    onEvent: ({ level, message }) => context.log.write(level, message),
+  });
+  if (replica === undefined) return EXIT_DONE;
   try {
     return await work(replica);
   } finally {

@@ -14,7 +14,7 @@ import {
   type StateArgs,
   stateOptions,
 } from '../options.js';
-import { type ConfigArgs, resolveSource, withReplica } from '../source.js';
+import { type ConfigArgs, resolveSource, withAwaitedReplica, withReplica } from '../source.js';
 
 interface RestoreArgs extends ConfigArgs, StateArgs {
   readonly source: string;
@@ -82,7 +82,7 @@ export const restoreCommand = defineCommand({
     if (args.follow) {
       expectNewest(args);
       const followed = { ...args, output, integrityCheck, parallelism: state.parallelism };
-      return withReplica(source, context, (replica) => followReplica(replica, followed, context));
+      return withAwaitedReplica(source, context, (replica) => followReplica(replica, followed, context));
     }
     return withReplica(source, context, async (replica) => {
       const { restore } = await import('../../lib/jobs/restore.js');

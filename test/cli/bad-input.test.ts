@@ -161,7 +161,7 @@ test('options that are unknown, doubled, empty or malformed are bad usage, befor
   const verify = ['verify', replica];
   const cases: [string[], RegExp][] = [
     [[...restore, '--fast'], /Unknown option: fast/],
-    [[...restore, '-f'], /Unknown option: f/],
+    [[...restore, '-f', '--txid', '1'], /--follow and --txid cannot be given together/],
     [[...restore, '-timestampp', 'x'], /Unknown option: timestampp/],
     [[...restore, 'extra'], /Unexpected argument: extra/],
     [[...restore, '-o', 'again'], /--o(utput)? was given 2 times/],

@@ -47,6 +47,35 @@ test('replicate started while the server is down says so once, waits, and begins
   assert.equal((await shell.run(output, 'SELECT count(*) FROM t;')).trim(), '4');
 });
 
+test('a live copy of an earlier run stays while its server is down at the start, and goes on when it comes', async (t) => {
+  const shell = sqliteShell(t);
+  const server = shell && (await startNatsServer(t));
+  if (shell === undefined || server === undefined) return;
+  await makeBucket(server);
+  const folder = await scratchFolder(t);
+  const database = join(folder, 'a.db');
+  const copy = join(folder, 'copy.db');
+  const url = `${server.url}/backups/a`;
+  await makeDatabase(shell, database);
+  assert.equal((await jetlite(['backup', database, url])).exitCode, 0);
+  const follow = ['restore', '-f', url, '-o', copy];
+  const first = startJetlite(follow);
+  t.after(() => first.child.kill('SIGKILL'));
+  await first.shows(/follows/);
+  first.child.kill('SIGTERM');
+  assert.equal((await first.ended).exitCode, 0);
+  await server.stop();
+  const running = startJetlite(follow);
+  t.after(() => running.child.kill('SIGKILL'));
+  await running.shows(/connection refused; waiting for it/);
+  assert.equal((await shell.run(copy, 'SELECT count(*) FROM t;')).trim(), '3');
+  await server.restart();
+  await running.shows(/follows/);
+  running.child.kill('SIGTERM');
+  const { exitCode, stderr } = await running.ended;
+  assert.equal(exitCode, 0, stderr);
+});
+
 test('a signal ends the waiting for a server, with exit code 0', async (t) => {
   const shell = sqliteShell(t);
   const server = shell && (await stoppedServer(t));
