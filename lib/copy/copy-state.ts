@@ -30,6 +30,8 @@ export interface CopyPosition {
   readonly timestampMs: number;
   /** Where it ends in the WAL. */
   readonly end: WalEnd;
+  /** Size and time of the database file where the WAL holds nothing: it may not have changed since then. */
+  readonly file?: string;
 }
 
 export interface RecordedCopy {
@@ -123,7 +125,7 @@ export class CopyState {
 }
 
 function encodeSlot(slot: Slot): Buffer {
-  const { replica, inode, pageSize, base, txid, timestampMs, end, sequence } = slot;
+  const { replica, inode, pageSize, base, txid, timestampMs, end, file, sequence } = slot;
   const text = JSON.stringify({
     version: VERSION,
     sequence,
@@ -134,6 +136,7 @@ function encodeSlot(slot: Slot): Buffer {
     txid: txid.toString(16),
     timestampMs,
     end,
+    file,
   });
   const bytes = Buffer.alloc(SLOT_SIZE, ' ');
   bytes[SLOT_SIZE - 1] = 0x0a;

@@ -8,8 +8,9 @@
  *    index was seen to end where our last commit does: a reader that began to rebuild the index earlier may have
  *    published an older end, and a checkpoint by that one would cut off what lies behind it.
  * 2. Where the WAL is not what it was left as (a reader that could write was the last to close and removed it, or cut it),
- *    what was in it may be in the database file, in part or whole. Then everything since `base` goes in again as *one*
- *    commit, of a state at least as new as any that a reader may have seen: `mustMend`.
+ *    what was in it may be in the database file, in part or whole, and so may be what that reader wrote itself. Then the
+ *    whole database goes in again as *one* commit, of a state at least as new as any that a reader may have seen:
+ *    `mustMend`.
  * 3. Commits in the WAL that are not ours, or an index that ends where none of ours did, are another writer's: it ends here.
  * 4. Page 1 always says that the database is in WAL mode, whatever its source does.
  */
@@ -102,10 +103,12 @@ export class LiveCopy {
     markAsWal(head);
     fs.writeSync(fd, head, 0, head.length, 0);
     if (statPath(path) === undefined) fs.rmSync(`${path}-shm`, { force: true });
-    const inode = fs.fstatSync(fd, { bigint: true }).ino.toString();
+    const found = fs.fstatSync(fd, { bigint: true });
+    const inode = found.ino.toString();
     const state = new CopyState(statePath);
     state.read();
-    state.begin({ replica, inode, pageSize }, { base: txid, txid, timestampMs, end: NO_FRAMES });
+    const position = { base: txid, txid, timestampMs, end: NO_FRAMES, file: stampOf(found) };
+    state.begin({ replica, inode, pageSize }, position);
     state.close();
   }
 
@@ -156,7 +159,7 @@ export class LiveCopy {
     return this.#wal.end.frame === 0 ? 0 : this.#wal.size;
   }
 
-  /** Whether the next batch must hold everything since `base`. */
+  /** Whether the next batch must hold the whole database. */
   get mustMend(): boolean {
     return this.#mustMend;
   }
@@ -186,7 +189,8 @@ export class LiveCopy {
   /** Takes note that the state it stands at is also that of a later TXID, which changed nothing. */
   moveTo(to: BatchEnd): void {
     const { base, end } = this.#position;
-    this.#put({ base, txid: to.txid, timestampMs: to.timestampMs, end });
+    const { file } = this.#position;
+    this.#put({ base, txid: to.txid, timestampMs: to.timestampMs, end, ...(file !== undefined && { file }) });
     this.#state.confirm();
   }
 
@@ -213,7 +217,8 @@ export class LiveCopy {
     this.#wal.reopen(modesOf(this.path).walMode);
     this.#wal.startOver();
     const { txid, timestampMs } = this.#position;
-    this.#put({ base: txid, txid, timestampMs, end: NO_FRAMES });
+    const file = stampOf(fs.statSync(this.path, { bigint: true }));
+    this.#put({ base: txid, txid, timestampMs, end: NO_FRAMES, file });
     this.#state.confirm();
     return true;
   }
@@ -267,6 +272,7 @@ export class LiveCopy {
     if (which !== -1) {
       this.#position = positions[which];
       this.#state.choose(which);
+      this.#expectUntouched();
     } else {
       this.#expectOurs(positions);
       this.#mustMend = true;
@@ -280,7 +286,10 @@ export class LiveCopy {
     this.#wal.reopen(modesOf(this.path).walMode);
     const left = this.#position;
     const end = this.#wal.scan();
-    if (isSameEnd(end, left.end)) return;
+    if (isSameEnd(end, left.end)) {
+      this.#expectUntouched();
+      return;
+    }
     this.#expectOurs([left]);
     this.#mustMend = true;
   }
@@ -293,6 +302,14 @@ export class LiveCopy {
     );
     if (end.frame === 0 || isRest) return;
     throw this.#foreign(`its WAL holds a commit that is not from here, at frame ${end.frame}`);
+  }
+
+  /** Where there is nothing in the WAL, nobody but a writer had a reason to change the database file. */
+  #expectUntouched(): void {
+    const { end, file } = this.#position;
+    if (end.frame > 0 || file === undefined) return;
+    if (stampOf(fs.statSync(this.path, { bigint: true })) === file) return;
+    throw this.#foreign('the database file has changed');
   }
 
   #lookAtIndex(): void {
@@ -324,6 +341,10 @@ export class LiveCopy {
     const fd = this.#index.fd;
     if (fd !== undefined) setMode(fd, indexMode);
   }
+}
+
+function stampOf({ size, mtimeNs }: fs.BigIntStats): string {
+  return `${size} bytes, ${mtimeNs} ns`;
 }
 
 /** Whoever may read the database may read the WAL, and read and write the index. */

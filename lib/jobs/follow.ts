@@ -252,10 +252,10 @@ class Follower {
     copy.check();
     const { mustMend } = copy;
     if (mustMend) {
-      const since = `everything since TXID ${formatTxid(copy.base)} goes in again`;
-      this.#emit('mending', 'warn', `the WAL of ${copy.path} was removed or cut by a reader: ${since}`);
+      const message = `the WAL of ${copy.path} was removed or cut by a reader: the whole database goes in again`;
+      this.#emit('mending', 'warn', message);
     }
-    const plan = mustMend ? await this.#planFromBase() : await this.#plan();
+    const plan = mustMend ? await this.#planWhole() : await this.#plan();
     if (plan.files.length > 0) {
       await this.#makeRoom();
       const applied = await applyPlan(copy, plan, replica, parallelism, signal);
@@ -285,9 +285,9 @@ class Follower {
     return planRestore(await this.#list(), { kind: 'newest' }, copy.txid);
   }
 
-  async #planFromBase() {
-    const copy = this.#copy;
-    return planRestore(await this.#list(), { kind: 'newest' }, copy.base);
+  /** Who removed the WAL may have written, too: no page of the database file is believed. */
+  async #planWhole() {
+    return planRestore(await this.#list(), { kind: 'newest' });
   }
 
   async #list(): Promise<LtxFileInfo[]> {

@@ -1,6 +1,7 @@
 /** What a follower does when its replica, or the place of its copy, is not as it should be. */
 
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -197,3 +198,44 @@ test('while the server is away the copy stays and says so, and catches up when i
   await run.reaches(2n);
   assert.equal(await readers.count('one'), 2);
 });
+/** A write by another program, which checkpoints and removes the WAL when it closes. */
+function localWrite(path: string): void {
+  const sql = 'CREATE TABLE own (x); INSERT INTO own VALUES (zeroblob(40000))';
+  execFileSync('python3', ['-c', LOCAL_WRITE, path, sql]);
+}
+
+const LOCAL_WRITE =
+  'import sqlite3, sys; c = sqlite3.connect(sys.argv[1], timeout=10); c.executescript(sys.argv[2]); c.close()';
+
+for (const when of [
+  'while it is followed',
+  'while it is not, its WAL full',
+  'while it is not, its WAL empty',
+]) {
+  test(`a local write that is checkpointed at once, ${when}, never becomes part of the copy`, async (t) => {
+    const made = await following(t);
+    if (!made) return;
+    const { stage, run } = made;
+    let { readers } = made;
+    if (!when.endsWith('empty')) {
+      await stage.row();
+      await run.reaches(2n);
+    }
+    let after = run;
+    if (when.startsWith('while it is not')) await run.stop();
+    localWrite(stage.path);
+    await stage.row();
+    if (when.startsWith('while it is not'))
+      after = new FollowRun(t, { replica: stage.replica, output: stage.path });
+    const newest = when.endsWith('empty') ? 2n : 3n;
+    const outcome = await Promise.race([
+      after.reaches(newest).then(() => 'went on'),
+      after.ended.catch((error: Error) => error),
+    ]);
+    if (outcome instanceof Error) return assert.match(outcome.message, /another program has written/);
+    readers = new CopyReaders(t, stage.path);
+    await readers.open('one');
+    assert.equal(await readers.count('one'), Number(newest), 'sound, and nothing but the replica');
+    await assert.rejects(readers.run('one', 'SELECT * FROM own'), /no such table/);
+  });
+}
