@@ -50,6 +50,17 @@ export function expectSameHistory(
   );
 }
 
+/**
+ * Whether a file ends at the very state that the copy stands at. Where none does any more, the replica may have been begun
+ * anew without showing it (merged files hide where they began): only a whole database is right for any history then.
+ */
+export function isOnRecord(
+  files: readonly LtxFileInfo[],
+  copy: Pick<LiveCopy, 'txid' | 'timestampMs'>,
+): boolean {
+  return files.some(({ maxTxid, timestampMs }) => maxTxid === copy.txid && timestampMs === copy.timestampMs);
+}
+
 export interface Applied {
   readonly pages: number;
   readonly bytes: number;

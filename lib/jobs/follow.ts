@@ -16,7 +16,7 @@ import { claimCopy } from '../copy/sole-follower.js';
 import { JetliteError } from '../errors.js';
 import { formatTxid } from '../ltx/header.js';
 import type { LtxFileInfo, Replica } from '../replica/replica.js';
-import { applyPlan, expectSameHistory } from './follow-plan.js';
+import { applyPlan, expectSameHistory, isOnRecord } from './follow-plan.js';
 import { planRestore } from './plan.js';
 import { lookAtOutput, outputError } from './rebuild/output.js';
 import type { OnProgress } from './rebuild/rebuild.js';
@@ -282,7 +282,8 @@ class Follower {
         if (!hasCode(error, 'NOT_FOUND')) throw error;
       }
     }
-    return planRestore(await this.#list(), { kind: 'newest' }, copy.txid);
+    const files = await this.#list();
+    return planRestore(files, { kind: 'newest' }, isOnRecord(files, copy) ? copy.txid : 0n);
   }
 
   /** Who removed the WAL may have written, too: no page of the database file is believed. */

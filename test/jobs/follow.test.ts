@@ -2,12 +2,13 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { hasSqlite } from '../../lib/copy/guard.js';
 import { backup } from '../../lib/jobs/backup.js';
 import type { FollowOptions } from '../../lib/jobs/follow.js';
+import { DEFAULT_LEVELS, tidy } from '../../lib/jobs/tidy.js';
 import { openFileReplica } from '../../lib/replica/file.js';
 import { assertRefused, jetlite } from '../cli/run.js';
 import { CopyReaders, CopyStage } from '../support/copy-stage.js';
@@ -239,3 +240,48 @@ for (const when of [
     await assert.rejects(readers.run('one', 'SELECT * FROM own'), /no such table/);
   });
 }
+
+test('a replica begun anew, whose merged files hide it, does not become mixed with what the copy had', async (t) => {
+  const made = await following(t);
+  if (!made) return;
+  const { stage, run, readers } = made;
+  for (let i = 0; i < 9; i++) await stage.source.run('INSERT INTO t (filler) VALUES (zeroblob(3000))');
+  await stage.row();
+  await stage.row();
+  await run.reaches(3n);
+  await run.stop();
+  const { folder } = stage.source;
+  for (const name of readdirSync(folder)) {
+    if (name === 'replica' || (name.endsWith('-jetlite') && !name.includes('copy'))) {
+      rmSync(join(folder, name), { recursive: true });
+    }
+  }
+  const replica = await openFileReplica(join(folder, 'replica'));
+  const step = async (sql: string): Promise<void> => {
+    await stage.source.run(sql);
+    await backup({ database: stage.source.path, replica });
+  };
+  await step('DELETE FROM t WHERE n % 2 = 0');
+  await tidy(replica, { snapshot: 'now', retain: false });
+  await step('CREATE TABLE u (x)');
+  for (let i = 0; i < 4; i++) await step('INSERT INTO u VALUES (1)');
+  const settings = { ...DEFAULT_LEVELS, levelIntervalsMs: [600_000] };
+  await tidy(replica, { settings, snapshot: 'none', nowMs: Date.now() + 1_200_000 });
+  assert.ok(
+    (await replica.list(0)).every(({ maxTxid }) => maxTxid > 3n),
+    'level 0 is thinned out',
+  );
+  const again = new FollowRun(t, { replica, output: stage.path });
+  await Promise.race([again.reaches(6n), again.ended.catch(() => undefined)]);
+  await readers.open('one');
+  const [[even]] = (await readers.run('one', 'SELECT count(*) FROM t WHERE n % 2 = 0')) as number[][];
+  const tables = (await readers.run(
+    'one',
+    "SELECT count(*) FROM sqlite_master WHERE name = 'u'",
+  )) as number[][];
+  assert.equal(
+    tables[0][0] === 1 && even > 0,
+    false,
+    'rows of the old history beside a table of the new one',
+  );
+});
