@@ -58,6 +58,9 @@ export class CopyWal {
   #header: Uint8Array = new Uint8Array(WAL_HEADER_SIZE);
   #checkpointSequence = 0;
 
+  /** Size of the database after the last commit that `scan` found, pages; 0 if it found none. */
+  pageCount = 0;
+
   /** Opens the file, or makes an empty one with the mode given; what is in it counts once `scan` was called. */
   constructor(path: string, pageSize: number, mode: number) {
     this.path = path;
@@ -101,6 +104,7 @@ export class CopyWal {
   scan(): WalEnd {
     this.#commits.clear();
     this.end = NO_FRAMES;
+    this.pageCount = 0;
     const header = this.#readHeader();
     if (header === undefined || header.pageSize !== this.pageSize) return this.end;
     const { salt1, salt2, bigEndianChecksum } = header;
@@ -118,6 +122,7 @@ export class CopyWal {
         const { s1: checksum1, s2: checksum2 } = chain;
         this.#commits.set(frame, [checksum1, checksum2]);
         this.end = { salt1, salt2, frame, checksum1, checksum2 };
+        this.pageCount = scanner.commit;
       }
       if (got < buffer.length) return this.end;
     }

@@ -265,6 +265,7 @@ export class LiveCopy {
   /** Where the copy stands after this process, or the one before, was cut off. */
   #resume({ positions }: RecordedCopy): void {
     const end = this.#wal.scan();
+    this.#pageCount = this.#wal.pageCount || fs.statSync(this.path).size / this.pageSize;
     // That there is nothing in the WAL says something only where nothing should be: else a reader has removed it.
     const which = positions.findIndex(
       (position, i) => isSameEnd(position.end, end) && (i === 0 || end.frame > 0),

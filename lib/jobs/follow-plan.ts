@@ -16,6 +16,7 @@ import { ltxPath, SNAPSHOT_LEVEL } from '../replica/names.js';
 import type { LtxFileInfo, Replica } from '../replica/replica.js';
 import type { RestorePlan } from './plan.js';
 import { readAhead } from './rebuild/read-ahead.js';
+import { StepChecks } from './rebuild/state-check.js';
 
 const ANEW = 'The copy stays as it is. To follow what is there now, restore it anew with --force.';
 
@@ -78,6 +79,7 @@ export async function applyPlan(
   signal?: AbortSignal,
 ): Promise<Applied> {
   const batch = copy.begin();
+  const checks = new StepChecks();
   let seen: Uint8Array | undefined;
   let pageCount = 0;
   let timestampMs = 0;
@@ -99,12 +101,14 @@ export async function applyPlan(
             hint: ANEW,
           });
         }
+        checks.begin(file, header);
         if (seen !== undefined) return;
         pageCount = header.commit;
         timestampMs = header.timestampMs;
         seen = new Uint8Array((pageCount >>> 3) + 1);
       },
       page: (pgno, page) => {
+        checks.page(file, pgno, page);
         const bit = 1 << (pgno & 7);
         if (pgno > pageCount || (seen![pgno >>> 3] & bit) !== 0) return;
         seen![pgno >>> 3] |= bit;
@@ -113,6 +117,11 @@ export async function applyPlan(
       },
     });
   }
+  const isWhole = plan.files[0].minTxid === 1n;
+  checks.expectSteps(
+    plan.files,
+    isWhole ? { pageCount: 0 } : { pageCount: copy.pageCount, pageOne: copy.pageOne() },
+  );
   batch.finish({ txid: plan.txid, timestampMs, pageCount });
   return { pages, bytes: plan.bytes };
 }

@@ -7,8 +7,8 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { hasSqlite } from '../../lib/copy/guard.js';
 import { backup } from '../../lib/jobs/backup.js';
-import type { FollowOptions } from '../../lib/jobs/follow.js';
-import { DEFAULT_LEVELS, tidy } from '../../lib/jobs/tidy.js';
+import type { FollowEvent, FollowOptions } from '../../lib/jobs/follow.js';
+import { DEFAULT_LEVELS, tidy } from '../../lib/jobs/tidy/tidy.js';
 import { openFileReplica } from '../../lib/replica/file.js';
 import { assertRefused, jetlite } from '../cli/run.js';
 import { CopyReaders, CopyStage } from '../support/copy-stage.js';
@@ -16,6 +16,8 @@ import { FollowRun } from '../support/follow-run.js';
 import { ltxBytes, makeHistory, putLtx, random } from '../support/ltx-history.js';
 import { makeBucket, openBucketReplica } from '../support/nats-replica.js';
 import { startNatsServer } from '../support/nats-server.js';
+import { scratchFolder } from '../support/scratch.js';
+import { BAD_FILES, CHANGE, SNAPSHOT, snapshot } from './bad-files.js';
 
 async function following(t: TestContext, options: Partial<FollowOptions> = {}) {
   const stage = await CopyStage.open(t);
@@ -86,6 +88,37 @@ test('a damaged file leaves the copy at its last whole state', async (t) => {
   writeFileSync(path, sound);
   await again.reaches(2n);
   assert.equal(await readers.count('one'), 2);
+});
+
+test('whatever restore refuses in a file, a follower does not take in either', async (t) => {
+  const folder = await scratchFolder(t);
+  const timestampMs = 1_700_000_000_000;
+  const bads = BAD_FILES.filter((bad) => bad.change !== undefined);
+  assert.ok(bads.length > 20);
+  for (const [i, bad] of bads.entries()) {
+    const replica = await openFileReplica(join(folder, `replica-${i}`));
+    await replica.write({ ...SNAPSHOT, timestampMs }, () => [snapshot()]);
+    const output = join(folder, `copy-${i}.db`);
+    const run = new FollowRun(t, { replica, output });
+    await run.sees((event) => event.type === 'following');
+    const before = readFileSync(output);
+    await replica.write({ ...CHANGE, timestampMs }, () => [bad.change!]);
+    const refused = await Promise.race([
+      run.sees((event) => event.type === 'waiting' || event.type === 'applied'),
+      run.ended.catch((error: Error) => error),
+    ]);
+    assert.match(
+      refused instanceof Error ? 'refused' : (refused as FollowEvent).type,
+      /^(waiting|refused)$/,
+      bad.what,
+    );
+    await run.stop().catch(() => {});
+    assert.deepEqual(readFileSync(output), before, bad.what);
+    const wal = existsSync(`${output}-wal`) ? readFileSync(`${output}-wal`) : Buffer.alloc(0);
+    // What a commit would end with: the size of the database in the header of some frame.
+    for (let at = 32; at + 24 <= wal.length; at += 24 + 512)
+      assert.equal(wal.readUInt32BE(at + 4), 0, bad.what);
+  }
 });
 
 test('files that were merged and removed meanwhile are made up for by a snapshot', async (t) => {

@@ -64,7 +64,7 @@ export class CopyStage {
   /** Takes in everything that is in the replica, as a follower would. */
   async apply(copy: LiveCopy): Promise<void> {
     copy.check();
-    const have = copy.mustMend ? copy.base : copy.txid;
+    const have = copy.mustMend ? 0n : copy.txid;
     const plan = planRestore(await this.replica.list(), { kind: 'newest' }, have);
     if (plan.files.length > 0) await applyPlan(copy, plan, this.replica, 8);
   }

@@ -65,37 +65,13 @@ export class StateCheck {
   end(): void {
     const { commit } = this.#header;
     if (this.#nextGrown <= commit) this.#refuseHole();
-    if (this.#sizeByPageOne !== undefined && this.#sizeByPageOne !== commit) {
-      throw new FormatError(
-        this.#name,
-        `expected page 1 beside a change of size, found a database of ${commit} pages whose page 1 says ${this.#sizeByPageOne}`,
-        { hint: MIXED },
-      );
-    }
+    const said = this.#sizeByPageOne;
+    if (said !== undefined && said !== commit) throw noPageOne(this.#name, commit, said);
     this.#before = commit;
   }
 
   #pageOne(page: Uint8Array): void {
-    const { pageSize, commit } = this.#header;
-    const header = sqliteHeader(page);
-    this.#sizeByPageOne = undefined;
-    if (header === undefined) return;
-    if (header.pageSize !== pageSize) {
-      throw new FormatError(
-        `${this.#name}, page 1`,
-        `expected the header of a database with pages of ${pageSize} bytes, found ${header.pageSize}`,
-        { hint: MIXED },
-      );
-    }
-    if (header.pageCount === 0 || header.changeCounter !== header.versionValidFor) return;
-    if (header.pageCount !== commit) {
-      throw new FormatError(
-        `${this.#name}, page 1`,
-        `expected the header of a database of ${commit} pages, found ${header.pageCount}`,
-        { hint: MIXED },
-      );
-    }
-    this.#sizeByPageOne = commit;
+    this.#sizeByPageOne = expectPageOne(this.#name, page, this.#header);
   }
 
   #refuseHole(): never {
@@ -110,6 +86,98 @@ export class StateCheck {
   #after(pgno: number): number {
     return pgno + 1 === this.#lockPage ? pgno + 2 : pgno + 1;
   }
+}
+
+/**
+ * The same rules for files that are read in another order than the database went through: `begin`, `page` and `end` for
+ * each, then `expectSteps` with the files in the order of their transactions.
+ */
+export class StepChecks {
+  readonly #steps = new Map<LtxFileInfo, Step>();
+  #step!: Step;
+
+  begin(file: LtxFileInfo, { commit, pageSize }: Pick<LtxHeader, 'commit' | 'pageSize'>): void {
+    const after = commit + 1 === lockPage(pageSize) ? commit + 2 : commit + 1;
+    this.#step = { commit, pageSize, runFrom: after, next: 0, pageOne: false, sizeByPageOne: undefined };
+    this.#steps.set(file, this.#step);
+  }
+
+  /** Throws FormatError if page 1 says that it is of another database than the file's header says. */
+  page(file: LtxFileInfo, pgno: number, page: Uint8Array): void {
+    const step = this.#step;
+    if (pgno !== step.next) step.runFrom = pgno;
+    step.next = pgno + 1 === lockPage(step.pageSize) ? pgno + 2 : pgno + 1;
+    if (pgno !== 1) return;
+    step.pageOne = true;
+    step.sizeByPageOne = expectPageOne(ltxPath(file), page, step);
+  }
+
+  /**
+   * `state`: what the first file is laid over, with its page 1. Throws FormatError for a file that grew the database
+   * without the pages, or changed its size without page 1.
+   */
+  expectSteps(
+    files: readonly LtxFileInfo[],
+    state: { readonly pageCount: number; readonly pageOne?: Uint8Array },
+  ): void {
+    let before = state.pageCount;
+    let isKnown = state.pageOne !== undefined && saidSize(sqliteHeader(state.pageOne)) !== undefined;
+    for (const file of files) {
+      const { commit, pageSize, runFrom, next, pageOne, sizeByPageOne } = this.#steps.get(file)!;
+      const first = before + 1 === lockPage(pageSize) ? before + 2 : before + 1;
+      const isWhole = next > commit ? runFrom <= first : first > commit;
+      if (!isWhole) {
+        throw new FormatError(
+          ltxPath(file),
+          `expected every page from ${first} to ${commit}, by which the database grew, found some missing`,
+          { hint: INCOMPLETE },
+        );
+      }
+      if (pageOne) isKnown = sizeByPageOne !== undefined;
+      else if (isKnown && commit !== before) throw noPageOne(ltxPath(file), commit, before);
+      before = commit;
+    }
+  }
+}
+
+interface Step {
+  readonly commit: number;
+  readonly pageSize: number;
+  /** The first page of the run of pages that the last one ended, and the page after that run. */
+  runFrom: number;
+  next: number;
+  pageOne: boolean;
+  sizeByPageOne: number | undefined;
+}
+
+/** The size in pages that page 1 says, undefined where it does not say. Throws FormatError if it contradicts the file. */
+function expectPageOne(
+  name: string,
+  page: Uint8Array,
+  { pageSize, commit }: { readonly pageSize: number; readonly commit: number },
+): number | undefined {
+  const header = sqliteHeader(page);
+  if (header === undefined) return undefined;
+  const found = (what: string): FormatError =>
+    new FormatError(`${name}, page 1`, `expected the header of a database ${what}`, { hint: MIXED });
+  if (header.pageSize !== pageSize) throw found(`with pages of ${pageSize} bytes, found ${header.pageSize}`);
+  const said = saidSize(header);
+  if (said !== undefined && said !== commit) throw found(`of ${commit} pages, found ${said}`);
+  return said;
+}
+
+/** The size in pages that a header says, where SQLite itself would believe it. */
+function saidSize(header: DatabaseHeader | undefined): number | undefined {
+  if (header === undefined || header.pageCount === 0) return undefined;
+  return header.changeCounter === header.versionValidFor ? header.pageCount : undefined;
+}
+
+function noPageOne(name: string, commit: number, said: number): FormatError {
+  return new FormatError(
+    name,
+    `expected page 1 beside a change of size, found a database of ${commit} pages whose page 1 says ${said}`,
+    { hint: MIXED },
+  );
 }
 
 /** What page 1 says, undefined if it is none that SQLite would open. */
