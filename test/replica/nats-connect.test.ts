@@ -5,7 +5,9 @@ import { chmod, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { JetliteError } from '../../lib/errors.js';
+import { parseNatsServers } from '../../lib/replica/nats/address.js';
 import { createBucket } from '../../lib/replica/nats/bucket.js';
 import { connectNats, type NatsOptions } from '../../lib/replica/nats/connect.js';
 import { openReplica } from '../../lib/replica/open.js';
@@ -86,6 +88,43 @@ test('a user and password work from the URL, options and NATS_URL, which keeps t
     /username and token are given/,
     ['hunter2'],
   );
+});
+
+test('credentials that a server does not take any more are said in words, and one return is told once', async (t) => {
+  const users = (password: string) => `authorization { user: app, password: "${password}" }`;
+  const config = { config: users('first') };
+  const server = await startNatsServer(t, config);
+  if (server === undefined) return;
+  const warnings: string[] = [];
+  const told = async (pattern: RegExp) => {
+    while (!warnings.some((message) => pattern.test(message))) await delay(20);
+  };
+  const servers = parseNatsServers(`nats://app:first@127.0.0.1:${server.port}`);
+  const options = { reconnectWaitMs: 50, timeoutMs: 1000 };
+  const link = await connectNats(servers, options, {}, (message) => warnings.push(message));
+  t.after(() => link.close());
+  config.config = users('second');
+  await server.restart();
+  await told(/the NATS server refuses our credentials/);
+  await assert.rejects(link.ready(300), /the NATS server refuses our credentials/);
+  config.config = users('first');
+  await server.restart();
+  await told(/connected again/);
+  await link.ready();
+  const count = (pattern: RegExp) => warnings.filter((message) => pattern.test(message)).length;
+  assert.deepEqual([count(/connected again/), count(/refuses/), count(/was lost/)], [1, 1, 1]);
+  assert.ok(!warnings.join().includes('first'), 'a secret is in a warning');
+});
+
+test('a secret given where a path belongs is not shown', async (t) => {
+  const server = await startNatsServer(t);
+  if (server === undefined) return;
+  const seed = 'SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU1VY';
+  for (const nkey of [seed, seed.toLowerCase(), ` ${seed}`]) {
+    await refused({ url: at(server), nats: { nkey } }, /expected the seed of an nkey/, [nkey.trim()]);
+  }
+  const creds = '-----BEGIN NATS USER JWT-----\neyJ0secret\n------END NATS USER JWT------\n';
+  await refused({ url: at(server), nats: { creds } }, /expected the path/, ['eyJ0secret']);
 });
 
 test('a token works from the URL and options', async (t) => {

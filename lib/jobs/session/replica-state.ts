@@ -64,14 +64,16 @@ export async function goOnWith(
 ): Promise<ReplicaState> {
   await putWhatLitestreamKept(replica, capture.files.path, options);
   for (let looks = 1; ; looks++) {
+    // Read first: what another job of the same folder puts while we list is no loss.
+    const acknowledged = readAcknowledged(state.folder);
     const files = await replica.list();
     try {
-      return await goOnFrom(files, replica, capture, state, options);
+      return await goOnFrom(files, acknowledged, replica, capture, state, options);
     } catch (error) {
       if (!(error instanceof JetliteError) || error.code !== 'NOT_FOUND') throw error;
       // A file that was merged or retired while it was read is in the next listing no more.
       if (!(error instanceof BrokenChain) && looks < MAX_LOOKS) continue;
-      return beginAnew(files, readAcknowledged(state.folder), capture, error.message, options.spool);
+      return beginAnew(files, acknowledged, capture, error.message, options.spool);
     }
   }
 }
@@ -106,13 +108,13 @@ async function beginAnew(
 
 async function goOnFrom(
   files: readonly LtxFileInfo[],
+  acknowledged: bigint,
   replica: Replica,
   capture: Capture,
   state: ResumeState,
   options: LoadOptions,
 ): Promise<ReplicaState> {
   const found = await goOnFromReplica(files, replica, capture, state, options);
-  const acknowledged = readAcknowledged(state.folder);
   if (found.spooledTxid >= acknowledged) {
     if (found.txid < acknowledged) {
       const [first, last] = [found.txid + 1n, acknowledged].map(formatTxid);

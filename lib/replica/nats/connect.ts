@@ -45,6 +45,12 @@ const RETRY_MS = 50;
 export const ASK_AGAIN_MS = 2000;
 const ASK_TIMES = 5;
 const CLOSE_MS = 500;
+const REFUSALS: Record<string, string> = {
+  [ErrorCode.AuthorizationViolation]: 'the NATS server refuses our credentials',
+  [ErrorCode.AuthenticationExpired]: 'the NATS server says that our credentials have expired',
+  [ErrorCode.AccountExpired]: 'the NATS server says that our account has expired',
+  [ErrorCode.AuthenticationTimeout]: 'the NATS server took too long over our credentials',
+};
 const LOST = 'the connection to the NATS server was lost';
 
 /** Connects; gives up after the timeout. Throws REPLICA, naming the servers, or USAGE for options that cannot be. */
@@ -123,6 +129,8 @@ export class NatsLink {
   readonly #whenLost = new Set<(error: JetliteError) => void>();
   readonly #whenBack = new Set<() => void>();
   #isConnected = true;
+  /** Why the servers do not let us in again; undefined as long as it is not known. */
+  #refusal: string | undefined;
   #wasAnswered = false;
 
   constructor(
@@ -201,7 +209,8 @@ export class NatsLink {
       if (signal?.aborted) throw new JetliteError('ABORTED', 'waiting for the NATS server was stopped');
       if (this.connection.isClosed()) throw givenUp(this.url);
       const left = until - Date.now();
-      if (left <= 0) throw this.#error(`no answer from the NATS server within ${patienceMs / 1000} s`);
+      if (left <= 0)
+        throw this.#error(this.#refusal ?? `no answer from the NATS server within ${patienceMs / 1000} s`);
       if (await answers(this.connection, Math.min(left, this.timeoutMs))) return;
       await delay(Math.min(RETRY_MS, left));
     }
@@ -221,13 +230,23 @@ export class NatsLink {
         if (this.#isConnected) this.#onWarning(`${LOST} (${this.url}): connecting again`);
         this.#lose();
       }
-      if (status.type === Events.Reconnect) {
+      if (status.type === Events.Error && !this.#isConnected) this.#hearRefusal(`${status.data}`);
+      // The client tells of one return as often as it was refused before.
+      if (status.type === Events.Reconnect && !this.#isConnected) {
         this.#isConnected = true;
+        this.#refusal = undefined;
         this.#onWarning(`connected again (${this.url})`);
         for (const callback of [...this.#whenBack]) callback();
       }
     }
     this.#lose();
+  }
+
+  #hearRefusal(code: string): void {
+    const refusal = REFUSALS[code];
+    if (refusal === undefined || refusal === this.#refusal) return;
+    this.#refusal = refusal;
+    this.#onWarning(`${refusal} (${this.url}): connecting again`);
   }
 
   #lose(): void {

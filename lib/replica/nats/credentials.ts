@@ -104,6 +104,8 @@ async function authenticatorFor(
     };
   }
   if (creds !== undefined) {
+    if (/-----|\n|^\s*eyJ/.test(creds))
+      throw usage('creds: expected the path of a credentials file, found what is in one', 'Name the file.');
     const found = parseCreds(await readSecret(creds, 'creds', onWarning), creds);
     return { method: `the credentials of ${creds}`, authenticator: jwtAuthenticator(found.jwt, found.seed) };
   }
@@ -119,6 +121,8 @@ async function seedOf(
   if (nkey === undefined) return checkedSeed(seed as string, 'seed');
   if (/^S[A-Z2-7]{40,}$/.test(nkey)) return checkedSeed(nkey, 'nkey');
   if (!/^U[A-Z2-7]{40,}$/.test(nkey)) {
+    // A mistyped seed is no path: it would be shown as one.
+    if (/^\s*S[A-Z0-9]{40,}\s*$/i.test(nkey)) return checkedSeed(nkey, 'nkey');
     const text = await readSecret(nkey, 'nkey', onWarning);
     return checkedSeed(/S[A-Z2-7]{40,}/.exec(text)?.[0] ?? '', `nkey file ${nkey}`);
   }

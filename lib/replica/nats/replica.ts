@@ -88,6 +88,9 @@ class NatsReplica implements Replica {
   readonly #writer = `${hostname()} (process ${process.pid})`;
   readonly #allowUnsafe: boolean;
   readonly #ownNuids = new Remembered();
+  readonly #whenReturned = new Set<() => void>();
+  /** The highest sequence that a put of ours was acknowledged with. */
+  #newestSequence = 0;
 
   constructor(bucket: Bucket, prefix: string, allowUnsafe: boolean) {
     this.#allowUnsafe = allowUnsafe;
@@ -129,8 +132,12 @@ class NatsReplica implements Replica {
       replaces: await this.#toReplace(name, target),
       lease: target.lease === undefined ? undefined : this.#lease(target.lease),
     };
+    const newest = this.#newestSequence;
     const stored = await putObject(this.#bucket, this.#pace, put, content, signal);
     this.#ownNuids.add(stored.nuid);
+    this.#newestSequence = stored.sequence;
+    // A stream only counts up: this one was made anew under the connection, or rolled back.
+    if (stored.sequence <= newest) for (const listener of [...this.#whenReturned]) listener();
     return infoOf(listedFile(this.#prefix, stored) as ListedFile);
   }
 
@@ -211,7 +218,12 @@ class NatsReplica implements Replica {
   }
 
   onReturn(listener: () => void): () => void {
-    return this.#link.onReturn(listener);
+    const forget = this.#link.onReturn(listener);
+    this.#whenReturned.add(listener);
+    return () => {
+      forget();
+      this.#whenReturned.delete(listener);
+    };
   }
 
   async close(): Promise<void> {
