@@ -90,7 +90,9 @@ test('a user and password work from the URL, options and NATS_URL, which keeps t
   );
 });
 
-test('credentials that a server does not take any more are said in words, and one return is told once', async (t) => {
+test('credentials that a server does not take any more are said in words, and one return is told once', {
+  timeout: 60_000,
+}, async (t) => {
   const users = (password: string) => `authorization { user: app, password: "${password}" }`;
   const config = { config: users('first') };
   const server = await startNatsServer(t, config);
