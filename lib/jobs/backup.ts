@@ -10,7 +10,7 @@ import { writeAcknowledged } from './session/acknowledged.js';
 import { putBatch, putStreamed } from './session/put-batch.js';
 import { goOnWith } from './session/replica-state.js';
 import { expectSameDatabase } from './session/same-database.js';
-import { replicaStateFolder, stateFolder } from './state-folder.js';
+import { claimState, replicaStateFolder, stateFolder } from './state-folder.js';
 import { writeSnapshotSums } from './tidy/snapshot-sums.js';
 
 export interface BackupProgress {
@@ -50,6 +50,17 @@ export interface BackupResult {
  * NOT_FOUND (the replica's chain has a hole)
  */
 export async function backup(options: BackupOptions): Promise<BackupResult> {
+  const { database, stateDir, replica } = options;
+  const folder = replicaStateFolder(stateFolder(database, stateDir), replica.url);
+  const release = await claimState(folder, database, replica.url);
+  try {
+    return await backUp(options);
+  } finally {
+    await release();
+  }
+}
+
+async function backUp(options: BackupOptions): Promise<BackupResult> {
   const started = performance.now();
   const { replica, signal, onProgress } = options;
   const folder = stateFolder(options.database, options.stateDir);

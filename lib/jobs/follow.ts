@@ -10,9 +10,9 @@
 
 import { resolve } from 'node:path';
 import { performance } from 'node:perf_hooks';
+import { claim } from '../claim.js';
 import { Guard, GuardFailed, hasSqlite } from '../copy/guard.js';
 import { LiveCopy } from '../copy/live-copy.js';
-import { claimCopy } from '../copy/sole-follower.js';
 import { JetliteError } from '../errors.js';
 import { formatTxid } from '../ltx/header.js';
 import type { LtxFileInfo, Replica } from '../replica/replica.js';
@@ -102,7 +102,13 @@ const TELL_AFTER = 2;
  */
 export async function follow(options: FollowOptions): Promise<FollowResult> {
   const { path } = await lookAtOutput(options.output);
-  const release = await claimCopy(path);
+  const release = await claim(
+    path,
+    () =>
+      new JetliteError('OUTPUT', `another process follows at ${path} already`, {
+        hint: 'One copy has one follower: end the other, or choose another output path.',
+      }),
+  );
   try {
     return await followAt(path, options);
   } finally {

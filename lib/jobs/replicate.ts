@@ -25,7 +25,7 @@ import type { ReplicateEvent } from './session/replicate-event.js';
 import { expectSameDatabase, type Newcomer } from './session/same-database.js';
 import { Spool } from './session/spool.js';
 import { Uploader } from './session/uploader.js';
-import { replicaStateFolder, stateFolder } from './state-folder.js';
+import { claimState, replicaStateFolder, stateFolder } from './state-folder.js';
 import { DEFAULT_LEVELS, tidy } from './tidy/tidy.js';
 import { startUpkeep, type UpkeepSettings } from './tidy/upkeep.js';
 
@@ -96,8 +96,13 @@ const COMPANIONS: readonly StartCompanion[] = [watchOtherWriters, startAuditor, 
 export async function replicate(options: ReplicateOptions): Promise<ReplicateResult> {
   const capture = await openWhenThere(options);
   if (capture === undefined) return { txid: 0n, commits: 0, files: 0, bytes: 0, images: 0, restarts: 0 };
-  const folder = stateFolder(options.database, options.stateDir);
-  const state = new ResumeState(replicaStateFolder(folder, options.replica.url), (message) =>
+  const { database, stateDir, replica } = options;
+  const folder = replicaStateFolder(stateFolder(database, stateDir), replica.url);
+  const release = await claimState(folder, database, replica.url).catch((error: unknown) => {
+    capture.close();
+    throw error;
+  });
+  const state = new ResumeState(folder, (message) =>
     options.onEvent?.({ type: 'state', level: 'warn', message }),
   );
   let spool: Spool | undefined;
@@ -108,6 +113,7 @@ export async function replicate(options: ReplicateOptions): Promise<ReplicateRes
     await spool?.close();
     state.close();
     capture.close();
+    await release();
   }
 }
 

@@ -7,6 +7,7 @@ import { test } from 'node:test';
 import { backup } from '../../lib/jobs/backup.js';
 import { restore } from '../../lib/jobs/restore.js';
 import { openReplica } from '../../lib/replica/open.js';
+import { assertRefused, jetlite } from '../cli/run.js';
 import { CaptureStage } from '../support/capture-stage.js';
 import { firstDifference } from '../support/oracle/check.js';
 
@@ -44,4 +45,19 @@ test('page sums of a replica that was thrown away are not taken for those of the
   await backup({ database, replica });
   await restore({ replica, output });
   assert.equal(await firstDifference(database, output), undefined);
+});
+
+test('a backup beside a running replication of the same state is refused and touches nothing', async (t) => {
+  const stage = await CaptureStage.open(t);
+  if (stage === undefined) return;
+  const writer = await stage.writer({ rate: 100 });
+  const replication = await stage.replicate();
+  await replication.firstPut();
+  const run = await jetlite(['backup', stage.database, stage.replica]);
+  assertRefused(run, 1, /another process on this machine replicates .*nothing was touched/);
+  await replication.nextPut();
+  await writer.stop();
+  await replication.stop();
+  await stage.prove({ limit: 4 });
+  assert.equal((await jetlite(['backup', stage.database, stage.replica])).exitCode, 0);
 });

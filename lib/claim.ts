@@ -1,0 +1,31 @@
+/**
+ * That a folder's files have one process that writes them: a live copy its follower, what belongs to a database and its
+ * replica the process that replicates. Two would write over each other's.
+ */
+
+import { createHash } from 'node:crypto';
+import { createServer } from 'node:net';
+import type { JetliteError } from './errors.js';
+
+/**
+ * Claims a path until the answer is called or the process ends, however it ends: a socket in Linux's abstract namespace has
+ * no file that could be left behind. Elsewhere, and across network namespaces, nothing is claimed.
+ * @param path absolute
+ * @param taken makes the error to throw if another process on this machine has claimed it
+ */
+export async function claim(path: string, taken: () => JetliteError): Promise<() => Promise<void>> {
+  if (process.platform !== 'linux') return async () => {};
+  const name = `\0jetlite-${createHash('sha256').update(path).digest('hex').slice(0, 32)}`;
+  const server = createServer((socket) => socket.destroy());
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(name, resolve);
+    });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') return async () => {};
+    throw taken();
+  }
+  server.unref();
+  return () => new Promise((resolve) => server.close(() => resolve()));
+}
