@@ -95,9 +95,15 @@ export async function requireConfig(args: ConfigArgs, context: Context): Promise
   });
 }
 
+/** What is to be opened. */
+export interface Opening extends Pick<Source, 'address' | 'nats'> {
+  /** Write even where the server may drop parts of a replica. */
+  readonly allowUnsafeBucket?: boolean;
+}
+
 /** Opens a replica for as long as `work` takes. */
 export async function withReplica<T>(
-  source: Pick<Source, 'address' | 'nats'>,
+  source: Opening,
   context: Context,
   work: (replica: Replica) => Promise<T>,
 ): Promise<T> {
@@ -111,7 +117,7 @@ export async function withReplica<T>(
 
 /** The same as soon as somebody answers, which is waited for. EXIT_DONE if told to stop before. */
 export async function withAwaitedReplica(
-  source: Pick<Source, 'address' | 'nats'>,
+  source: Opening,
   context: Context,
   work: (replica: Replica) => Promise<number>,
 ): Promise<number> {
@@ -129,13 +135,11 @@ export async function withAwaitedReplica(
 }
 
 /** Opens a replica; the caller closes it. */
-export async function openSource(
-  source: Pick<Source, 'address' | 'nats'>,
-  context: Context,
-): Promise<Replica> {
+export async function openSource(source: Opening, context: Context): Promise<Replica> {
   const { openReplica } = await import('../lib/replica/open.js');
   return openReplica(source.address, {
     nats: source.nats,
+    allowUnsafeBucket: source.allowUnsafeBucket === true,
     onWarning: (message) => context.log.write('warn', message),
   });
 }

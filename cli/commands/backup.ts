@@ -9,6 +9,7 @@ interface BackupArgs {
   readonly replica: string | undefined;
   readonly stateDir: string | undefined;
   readonly allowOtherDatabase: boolean;
+  readonly allowUnsafeBucket: boolean;
   readonly json: boolean;
 }
 
@@ -25,6 +26,11 @@ export const backupCommand = defineCommand({
         requiresArg: true,
         describe: 'Folder for local state [.NAME-jetlite beside it]',
       })
+      .option('allow-unsafe-bucket', {
+        type: 'boolean',
+        default: false,
+        describe: 'Write even into a bucket whose settings let the server drop parts',
+      })
       .option('allow-other-database', {
         type: 'boolean',
         default: false,
@@ -32,7 +38,8 @@ export const backupCommand = defineCommand({
       }),
   run: async (args: BackupArgs, context) => {
     const { db, replica: address = defaultReplica(db) } = args;
-    return withReplica({ address, nats: {} }, context, async (replica) => {
+    const { allowUnsafeBucket } = args;
+    return withReplica({ address, nats: {}, allowUnsafeBucket }, context, async (replica) => {
       const { backup } = await import('../../lib/jobs/backup.js');
       const progress = context.terminal.progress();
       const result = await backup({

@@ -23,6 +23,7 @@ interface ReplicateArgs extends ConfigArgs {
   readonly restoreIfDbNotExists: boolean;
   readonly stateDir: string | undefined;
   readonly allowOtherDatabase: boolean;
+  readonly allowUnsafeBucket: boolean;
   readonly addr: string | undefined;
 }
 
@@ -64,6 +65,11 @@ export const replicateCommand = defineCommand({
         type: 'string',
         requiresArg: true,
         describe: 'Folder for local state [.NAME-jetlite beside it]',
+      })
+      .option('allow-unsafe-bucket', {
+        type: 'boolean',
+        default: false,
+        describe: 'Write even into a bucket whose settings let the server drop parts',
       })
       .option('allow-other-database', {
         type: 'boolean',
@@ -177,7 +183,8 @@ async function withAwaited<T>(
   onEvent: (event: ReplicateEvent) => void = logged(task, context),
 ): Promise<T | undefined> {
   const { awaitReplica } = await import('../../lib/jobs/await-replica.js');
-  const open = () => openSource(task.replica, context);
+  const { allowUnsafeBucket } = args;
+  const open = () => openSource({ ...task.replica, allowUnsafeBucket }, context);
   const replica = await awaitReplica(open, { once: args.once, signal, onEvent });
   try {
     return replica && (await work(replica));

@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { makeBucket, openBucketReplica } from '../support/nats-replica.js';
 import { startNatsServer } from '../support/nats-server.js';
 import { bytes, target } from '../support/replica.js';
+import { scratchFolder } from '../support/scratch.js';
+import { sqliteShell } from '../support/sqlite.js';
 import { jetlite } from './run.js';
 
 test('buckets are created, shown, listed and deleted', async (t) => {
@@ -47,6 +50,28 @@ test('buckets are created, shown, listed and deleted', async (t) => {
     gone.stderr,
     /there is no bucket backups at .*\n.*jetlite bucket create backups --server nats:/,
   );
+});
+
+test('a bucket that expires what it holds is written only if that is insisted on', async (t) => {
+  const server = await startNatsServer(t);
+  const shell = server && sqliteShell(t);
+  if (server === undefined || shell === undefined) return;
+  const env = { NATS_URL: server.url };
+  const database = join(await scratchFolder(t), 'a.db');
+  await shell.run(database, 'CREATE TABLE t(x);');
+  assert.equal((await jetlite(['bucket', 'create', 'passing', '--ttl', '1h'], { env })).exitCode, 0);
+  for (const command of [['backup'], ['replicate', '--once']]) {
+    await shell.run(database, 'INSERT INTO t VALUES (1);');
+    const args = [...command, database, 'nats:///passing'];
+    const refused = await jetlite(args, { env });
+    assert.equal(refused.exitCode, 1);
+    assert.match(
+      refused.stderr,
+      /can lose parts of a replica: objects expire after 3600 s.*\n?.*--allow-unsafe-bucket/,
+    );
+    const insisted = await jetlite([...args, '--allow-unsafe-bucket'], { env });
+    assert.equal(insisted.exitCode, 0, insisted.stderr);
+  }
 });
 
 test('a bucket that exists with other settings, and settings that cannot be, are refused', async (t) => {

@@ -102,7 +102,7 @@ export function expectSafe({ name, link, dangers }: Bucket): void {
     'REPLICA',
     `bucket ${name} at ${link.url} can lose parts of a replica: ${dangers.join(', ')}`,
     {
-      hint: `Make a bucket without these settings (jetlite bucket create), or change them: nats stream edit ${STREAM_PREFIX}${name}.`,
+      hint: `Make a bucket without these settings (jetlite bucket create), or change them: nats stream edit ${STREAM_PREFIX}${name}. Or insist with --allow-unsafe-bucket.`,
     },
   );
 }
