@@ -9,7 +9,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { ConflictError } from '../../errors.js';
 import { ltxPath } from '../../replica/names.js';
-import type { LtxFileInfo } from '../../replica/replica.js';
+import type { LtxFileInfo, Replica } from '../../replica/replica.js';
 import { writerOf } from '../../replica/writer.js';
 import { pause } from './attempts.js';
 import type { Companion, SessionParts } from './companion.js';
@@ -64,8 +64,18 @@ async function findOther(
   return undefined;
 }
 
+/** By the file itself, or by what stands under its name a moment later: Litestream sets a file's time after its name. */
+async function nameOfWriter(replica: Replica, file: LtxFileInfo): Promise<string> {
+  try {
+    return await writerOf(replica, file);
+  } catch {
+    const again = (await replica.list(0).catch(() => [])).find(({ maxTxid }) => maxTxid === file.maxTxid);
+    return again === undefined ? 'another program' : writerOf(replica, again).catch(() => 'another program');
+  }
+}
+
 async function conflictWith({ replica }: SessionParts, file: LtxFileInfo): Promise<ConflictError> {
-  const who = file.writer ?? (await writerOf(replica, file).catch(() => 'another program'));
+  const who = file.writer ?? (await nameOfWriter(replica, file));
   const when = new Date(file.timestampMs).toISOString();
   return new ConflictError(
     `${who} writes to ${replica.url} as well: it put ${ltxPath(file)}, a state of ${when}`,
