@@ -2,11 +2,19 @@ import { JetliteError } from '../../lib/errors.js';
 import type { TidyResult } from '../../lib/jobs/tidy/tidy.js';
 import type { UpkeepSettings } from '../../lib/jobs/tidy/upkeep.js';
 import { SNAPSHOT_LEVEL } from '../../lib/replica/names.js';
+import { parseReplicaUrl } from '../../lib/replica/open.js';
 import type { LtxFileInfo } from '../../lib/replica/replica.js';
 import { type Context, defineCommand, EXIT_DONE } from '../command.js';
 import { formatBytes } from '../format.js';
 import { configOptions, jsonOption } from '../options.js';
-import { type ConfigArgs, requireConfig, resolveSource, withReplica } from '../source.js';
+import {
+  type ConfigArgs,
+  requireConfig,
+  resolveSource,
+  type Source,
+  showAddress,
+  withReplica,
+} from '../source.js';
 
 interface CompactArgs extends ConfigArgs {
   readonly source: string;
@@ -38,7 +46,7 @@ export const compactCommand = defineCommand({
       }),
   run: async (args: CompactArgs, context) => {
     const source = await resolveSource(args.source, args, context);
-    const settings = source.levels ?? (await settingsOf(args, context));
+    const settings = source.levels ?? (await settingsOf(source, args, context));
     return withReplica(source, context, async (replica) => {
       const { DEFAULT_LEVELS, tidy } = await import('../../lib/jobs/tidy/tidy.js');
       const result = await tidy(replica, {
@@ -65,10 +73,27 @@ export const compactCommand = defineCommand({
   },
 });
 
-/** Of a configuration that is named although the replica is, too: what it says for all databases. */
-async function settingsOf(args: CompactArgs, context: Context): Promise<UpkeepSettings> {
+/**
+ * Of a configuration that is named although the replica is, too: what it says for the database whose replica that is, else
+ * for all. Throws USAGE if files were to be removed and databases keep theirs for times of their own: this might be one.
+ */
+async function settingsOf({ address }: Source, args: CompactArgs, context: Context): Promise<UpkeepSettings> {
   if (args.config === undefined) return {};
-  return (await requireConfig(args, context)).levels;
+  const { file, levels, databases } = await requireConfig(args, context);
+  const shown = showAddress(typeof address === 'string' ? parseReplicaUrl(address) : address);
+  const own = databases.find(({ replica }) => showAddress(replica.address) === shown);
+  if (own !== undefined) return own.levels;
+  const differ = databases.some((database) => JSON.stringify(database.levels) !== JSON.stringify(levels));
+  if (args.retain && differ) {
+    throw new JetliteError(
+      'USAGE',
+      `${file} does not name ${shown}, and databases in it have a retention of their own`,
+      {
+        hint: 'Name the database instead of its replica, or leave --config or --retain out.',
+      },
+    );
+  }
+  return levels;
 }
 
 function asJson(replica: string, result: TidyResult): object {

@@ -57,6 +57,26 @@ test('compact goes by the configuration’s levels and retention', async (t) => 
   assert.equal(files.filter(({ level }) => level === 2).length, 0);
 });
 
+test('compact keeps what a database keeps for a time of its own, whichever way its replica is named', async (t) => {
+  const { folder, replica } = await oldReplica(t);
+  const config = join(folder, '..', 'jetlite.yml');
+  await writeFile(
+    config,
+    `snapshot: {interval: 1s, retention: 2s}\nl0-retention: 1s\ndbs:\n- {path: /a.db, snapshot: {retention: 1000000h}, replica: {path: ${folder}}}\n`,
+  );
+  for (const source of ['/a.db', folder, `file://${folder}`]) {
+    const run = await jetlite(['compact', source, '--config', config, '--retain']);
+    assert.equal(run.exitCode, 0, run.stderr);
+    // The first state is promised for a hundred years.
+    assert.ok(
+      (await replica.list()).some(({ minTxid, maxTxid }) => minTxid === 1n && maxTxid === 1n),
+      source,
+    );
+  }
+  const other = await jetlite(['compact', join(folder, '..'), '--config', config, '--retain']);
+  assertRefused(other, 2, /does not name .*retention of their own/);
+});
+
 test('compact --snapshot makes one of the newest state, and says whose lease keeps it from that', async (t) => {
   const { folder, replica, history } = await oldReplica(t);
   await jetlite(['compact', folder]);
