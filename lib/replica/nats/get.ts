@@ -11,6 +11,7 @@
  */
 
 import { createHash } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
 import { FormatError, JetliteError } from '../../errors.js';
 import type { ReadOptions, ReadRange } from '../replica.js';
 import type { Bucket } from './bucket.js';
@@ -31,6 +32,10 @@ import {
   type StoredObject,
 } from './objects.js';
 import { pullChunks } from './pull.js';
+
+/** How often a loss is asked about, and how long after one another, ms. */
+const TRIES = 4;
+const TRY_AGAIN_MS = 250;
 
 export type ReadableObject = Pick<
   StoredObject,
@@ -134,8 +139,22 @@ function damaged(bucket: Bucket, object: ReadableObject, what: string): FormatEr
   return new FormatError(`${object.name} in bucket ${bucket.name}`, what);
 }
 
-/** Opens a reader whose next chunk is the one of that index. */
+/**
+ * Opens a reader whose next chunk is the one of that index. A leader that has just come to be may count fewer chunks than
+ * it has: what it says is lost is asked for again before it is believed.
+ */
 async function openReader(bucket: Bucket, object: ReadableObject, index: number): Promise<ChunkReader> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await openReaderOnce(bucket, object, index);
+    } catch (error) {
+      if (!(error instanceof FormatError) || tries === TRIES) throw error;
+    }
+    await delay(TRY_AGAIN_MS);
+  }
+}
+
+async function openReaderOnce(bucket: Bucket, object: ReadableObject, index: number): Promise<ChunkReader> {
   const reader = new ChunkReader(bucket, object);
   try {
     if (index > 0) {
