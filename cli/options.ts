@@ -25,6 +25,35 @@ export function configOptions<T>(yargs: Argv<T>) {
     });
 }
 
+export function stateDirOption<T>(yargs: Argv<T>) {
+  return yargs.option('state-dir', {
+    type: 'string',
+    requiresArg: true,
+    describe: 'Folder for local state [.NAME-jetlite beside the database]',
+  });
+}
+
+/** Where the state lies, and what its owner insists on: all who write a replica take these. */
+export function writerOptions<T>(yargs: Argv<T>) {
+  return stateDirOption(yargs)
+    .option('allow-unsafe-bucket', {
+      type: 'boolean',
+      default: false,
+      describe: 'Write even into a bucket whose settings let the server drop parts',
+    })
+    .option('allow-other-database', {
+      type: 'boolean',
+      default: false,
+      describe: 'Go on with a replica that seems to be another database’s',
+    });
+}
+
+export interface WriterArgs {
+  readonly stateDir: string | undefined;
+  readonly allowUnsafeBucket: boolean;
+  readonly allowOtherDatabase: boolean;
+}
+
 /** Which state: both restore and verify take these. */
 export function stateOptions<T>(yargs: Argv<T>) {
   return yargs

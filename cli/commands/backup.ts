@@ -1,15 +1,12 @@
 import { formatTxid } from '../../lib/ltx/header.js';
 import { defineCommand, EXIT_DONE } from '../command.js';
 import { formatBytes, formatElapsed } from '../format.js';
-import { jsonOption } from '../options.js';
+import { jsonOption, type WriterArgs, writerOptions } from '../options.js';
 import { defaultReplica, withReplica } from '../source.js';
 
-interface BackupArgs {
+interface BackupArgs extends WriterArgs {
   readonly db: string;
   readonly replica: string | undefined;
-  readonly stateDir: string | undefined;
-  readonly allowOtherDatabase: boolean;
-  readonly allowUnsafeBucket: boolean;
   readonly json: boolean;
 }
 
@@ -18,24 +15,9 @@ export const backupCommand = defineCommand({
   command: 'backup <db> [replica]',
   describe: 'Bring a replica up to date once',
   options: (yargs) =>
-    jsonOption(yargs)
+    writerOptions(jsonOption(yargs))
       .positional('db', { type: 'string', demandOption: true, describe: 'Path of the database' })
-      .positional('replica', { type: 'string', describe: 'URL or folder [the folder DB-backup beside DB]' })
-      .option('state-dir', {
-        type: 'string',
-        requiresArg: true,
-        describe: 'Folder for local state [.NAME-jetlite beside it]',
-      })
-      .option('allow-unsafe-bucket', {
-        type: 'boolean',
-        default: false,
-        describe: 'Write even into a bucket whose settings let the server drop parts',
-      })
-      .option('allow-other-database', {
-        type: 'boolean',
-        default: false,
-        describe: 'Go on with a replica that seems to be another database’s',
-      }),
+      .positional('replica', { type: 'string', describe: 'URL or folder [the folder DB-backup beside DB]' }),
   run: async (args: BackupArgs, context) => {
     const { db, replica: address = defaultReplica(db) } = args;
     const { allowUnsafeBucket } = args;

@@ -9,11 +9,11 @@ import { describeFailure } from '../failure.js';
 import { formatBytes, formatMoment } from '../format.js';
 import { type ListenAddress, parseListenAddress } from '../listen-address.js';
 import type { Monitor } from '../monitor.js';
-import { configOptions } from '../options.js';
+import { configOptions, type WriterArgs, writerOptions } from '../options.js';
 import { type ConfigArgs, openSource, requireConfig, showAddress } from '../source.js';
 import { startSubprogram } from '../subprogram.js';
 
-interface ReplicateArgs extends ConfigArgs {
+interface ReplicateArgs extends ConfigArgs, WriterArgs {
   readonly db: string | undefined;
   readonly replica: string | undefined;
   readonly exec: string | undefined;
@@ -21,9 +21,6 @@ interface ReplicateArgs extends ConfigArgs {
   readonly forceSnapshot: boolean;
   readonly enforceRetention: boolean;
   readonly restoreIfDbNotExists: boolean;
-  readonly stateDir: string | undefined;
-  readonly allowOtherDatabase: boolean;
-  readonly allowUnsafeBucket: boolean;
   readonly addr: string | undefined;
 }
 
@@ -37,7 +34,7 @@ export const replicateCommand = defineCommand({
   command: 'replicate [db] [replica]',
   describe: 'Keep replicas up to date until stopped',
   options: (yargs) =>
-    configOptions(yargs)
+    writerOptions(configOptions(yargs))
       .positional('db', { type: 'string', describe: 'Path of the database [those of the configuration]' })
       .positional('replica', { type: 'string', describe: 'URL or folder' })
       .option('exec', {
@@ -60,21 +57,6 @@ export const replicateCommand = defineCommand({
         type: 'boolean',
         default: false,
         describe: 'First restore a database that is missing and has a replica',
-      })
-      .option('state-dir', {
-        type: 'string',
-        requiresArg: true,
-        describe: 'Folder for local state [.NAME-jetlite beside it]',
-      })
-      .option('allow-unsafe-bucket', {
-        type: 'boolean',
-        default: false,
-        describe: 'Write even into a bucket whose settings let the server drop parts',
-      })
-      .option('allow-other-database', {
-        type: 'boolean',
-        default: false,
-        describe: 'Go on with a replica that seems to be another database’s',
       })
       .option('addr', {
         type: 'string',

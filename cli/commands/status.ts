@@ -4,7 +4,7 @@ import { formatTxid } from '../../lib/ltx/header.js';
 import { type Context, defineCommand, EXIT_DONE, EXIT_FAILED } from '../command.js';
 import { describeFailure } from '../failure.js';
 import { formatBytes, formatElapsed, formatMoment, formatTable } from '../format.js';
-import { configOptions, jsonOption } from '../options.js';
+import { configOptions, jsonOption, stateDirOption } from '../options.js';
 import { type ConfigArgs, requireConfig, resolveSource, type Source, withReplica } from '../source.js';
 
 interface StatusArgs extends ConfigArgs {
@@ -19,15 +19,10 @@ export const statusCommand = defineCommand({
   command: 'status [source]',
   describe: 'Show where databases and their replicas stand',
   options: (yargs) =>
-    jsonOption(configOptions(yargs))
+    stateDirOption(jsonOption(configOptions(yargs)))
       .positional('source', {
         type: 'string',
         describe: 'Database, or URL or folder of a replica [every database of the configuration]',
-      })
-      .option('state-dir', {
-        type: 'string',
-        requiresArg: true,
-        describe: 'Folder for local state [.NAME-jetlite beside the database]',
       })
       .option('watch', {
         type: 'boolean',

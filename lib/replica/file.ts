@@ -7,58 +7,44 @@
  * 2. At level 0 the name is given by an exclusive hard link, which fails if the name is taken. A listing follows: a
  *    higher TXID there was put by another writer, so ours is taken back.
  * 3. A file's modification time is the time of its LTX header, to the millisecond: that is what Litestream reads.
- * 4. Of those who replace the same version of a companion one wins: a marker, whose name is made from that version, is
- *    linked exclusively first. A marker whose writer died is passed over once the file system's clock has gone on.
- * 5. A level-0 file is only put where the newest one seen before still stands: a disk that is not mounted, or a folder that
+ * 4. A level-0 file is only put where the newest one seen before still stands: a disk that is not mounted, or a folder that
  *    somebody moved away, must not become a replica without a beginning.
- * 6. The folder comes into being with the first write, so that a mistyped path given to a reader creates nothing.
+ * 5. The folder comes into being with the first write, so that a mistyped path given to a reader creates nothing.
  */
 
-import { createHash, randomBytes } from 'node:crypto';
-import type { BigIntStats } from 'node:fs';
 import { type FileHandle, open, rename, stat, unlink } from 'node:fs/promises';
-import { basename, dirname, join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { ConflictError, FormatError, JetliteError, LeaseLostError } from '../errors.js';
-import { formatTxid, parseLtxFileName } from '../ltx/header.js';
-import {
-  linkExclusively,
-  makeFolder,
-  namesIn,
-  removeStaleTemporaries,
-  syncFolder,
-  unlinkIfThere,
-  writeSynced,
-} from './durable-file.js';
+import { ConflictError, FormatError, JetliteError } from '../errors.js';
+import { linkExclusively, namesIn, syncFolder, unlinkIfThere, writeSynced } from './durable-file.js';
 import { flawsOf } from './file-audit.js';
+import { FileExtras } from './file-extras.js';
+import { FilePutter } from './file-put.js';
+import {
+  conflict,
+  expectNothingAbove,
+  expectVersion,
+  foundVersion,
+  gone,
+  infoOf,
+  versionOf,
+} from './file-version.js';
 import { folderError, isMissing } from './folder-error.js';
 import { watchFolder } from './folder-watch.js';
-import {
-  compareFiles,
-  extraPath,
-  type LtxName,
-  levelFolder,
-  ltxPath,
-  parseLevel,
-  parseLtxPath,
-} from './names.js';
+import { compareFiles, type LtxName, levelFolder, ltxPath, parseLevel, parseLtxPath } from './names.js';
 import { Remembered } from './remembered.js';
-import {
-  type AuditFindings,
-  type ByteSource,
-  type Extra,
-  LEASE_NAME,
-  type LtxFileInfo,
-  type LtxFileTarget,
-  type ReadRange,
-  type Replica,
+import type {
+  AuditFindings,
+  ByteSource,
+  Extra,
+  LtxFileInfo,
+  LtxFileTarget,
+  ReadRange,
+  Replica,
 } from './replica.js';
-import { whoWrote } from './writer.js';
 
 const READ_SIZE = 1024 * 1024;
 const STATS_AT_ONCE = 64;
-const STALE_MARKER_MS = 10_000n;
-const ONE_WRITER = 'Only one program may write a replica: stop one of them, or give each its own folder.';
 
 /**
  * The replica in `folder`, which need not exist yet. Throws JetliteError REPLICA if something that is not a folder
@@ -81,8 +67,8 @@ export async function openFileReplica(folder: string): Promise<Replica> {
 class FileReplica implements Replica {
   readonly url: string;
   readonly #root: string;
-  /** Folders that this object has seen to: they exist, durably, and hold no stale temporary file. */
-  readonly #prepared = new Set<string>();
+  readonly #putter = new FilePutter();
+  readonly #extras: FileExtras;
   /** The newest file of level 0 that this object put or listed. */
   #newest: LtxName | undefined;
   /** Versions of what this object put. */
@@ -90,6 +76,7 @@ class FileReplica implements Replica {
 
   constructor(root: string) {
     this.#root = root;
+    this.#extras = new FileExtras(root, this.#putter);
     this.url = pathToFileURL(root).href;
   }
 
@@ -145,11 +132,11 @@ class FileReplica implements Replica {
   async write(target: LtxFileTarget, content: ByteSource, signal?: AbortSignal): Promise<LtxFileInfo> {
     const path = this.#path(target);
     if (target.level === 0 && target.heals === undefined) await this.#expectNewest(path);
-    await this.#put(
+    await this.#putter.put(
       path,
       (temporary) => writeSynced(temporary, content(), signal, target.timestampMs),
       async (temporary) => {
-        if (target.lease !== undefined) await this.#expectLease(target.lease);
+        if (target.lease !== undefined) await this.#extras.expectLease(target.lease);
         this.#own.add(versionOf(await stat(temporary, { bigint: true })));
         if (target.level !== 0) {
           if (target.replaces !== undefined) await expectVersion(path, target.replaces);
@@ -175,7 +162,7 @@ class FileReplica implements Replica {
       const path = this.#path(file);
       try {
         if ((await foundVersion(path)) === undefined) continue;
-        if (lease !== undefined) await this.#expectLease(lease);
+        if (lease !== undefined) await this.#extras.expectLease(lease);
         if (file.version !== undefined) await expectVersion(path, file.version);
         await unlinkIfThere(path);
         folders.add(dirname(path));
@@ -211,104 +198,23 @@ class FileReplica implements Replica {
     );
   }
 
-  async readExtra(name: string): Promise<Extra | undefined> {
-    const path = this.#extra(name);
-    try {
-      const handle = await open(path, 'r');
-      try {
-        const found = await handle.stat({ bigint: true });
-        return {
-          bytes: await handle.readFile(),
-          version: versionOf(found),
-          writtenMs: Number(found.mtimeMs),
-        };
-      } finally {
-        await handle.close();
-      }
-    } catch (error) {
-      if (isMissing(error)) return undefined;
-      throw folderError(error, 'read', path);
-    }
+  readExtra(name: string): Promise<Extra | undefined> {
+    return this.#extras.read(name);
   }
 
-  async writeExtra(name: string, bytes: Uint8Array, replaces?: string): Promise<string> {
-    const path = this.#extra(name);
-    let version = '';
-    await this.#put(
-      path,
-      (temporary) => writeSynced(temporary, [bytes]),
-      async (temporary) => {
-        version = versionOf(await stat(temporary, { bigint: true }));
-        if (replaces === undefined) {
-          await rename(temporary, path);
-        } else if (replaces === 'nothing') {
-          const given = await linkExclusively(temporary, path);
-          if (given === 'taken') throw await conflict(path, 'where nothing was expected');
-          if (given === 'same') version = versionOf(await stat(path, { bigint: true }));
-          await unlink(temporary);
-        } else {
-          await this.#replaceExtra(temporary, path, replaces);
-        }
-      },
-    );
-    return version;
+  writeExtra(name: string, bytes: Uint8Array, replaces?: string): Promise<string> {
+    return this.#extras.write(name, bytes, replaces);
   }
 
-  async removeExtra(name: string, version?: string): Promise<void> {
-    const path = this.#extra(name);
-    try {
-      if ((await foundVersion(path)) === undefined) return;
-      if (version !== undefined) await expectVersion(path, version);
-      await unlinkIfThere(path);
-      await syncFolder(dirname(path));
-    } catch (error) {
-      throw folderError(error, 'remove', path);
-    }
+  removeExtra(name: string, version?: string): Promise<void> {
+    return this.#extras.remove(name, version);
   }
 
-  async clock(): Promise<number> {
-    const path = this.#extra('clock');
-    let now = 0;
-    await this.#put(
-      path,
-      (temporary) => writeSynced(temporary, []),
-      async (temporary) => {
-        now = Number((await stat(temporary, { bigint: true })).mtimeMs);
-        await unlink(temporary);
-      },
-    );
-    return now;
+  clock(): Promise<number> {
+    return this.#extras.clock();
   }
 
   async close(): Promise<void> {}
-
-  async #expectLease(version: string): Promise<void> {
-    const path = this.#extra(LEASE_NAME);
-    if ((await foundVersion(path)) === version) return;
-    throw new LeaseLostError(`${path} is held by another program by now`);
-  }
-
-  /** Invariant 4. */
-  async #replaceExtra(temporary: string, path: string, version: string): Promise<void> {
-    const mark = createHash('sha256').update(version).digest('hex').slice(0, 16);
-    const marker = join(dirname(path), `.${basename(path)}.${mark}.tmp`);
-    if ((await linkExclusively(temporary, marker)) !== 'linked') {
-      const now = (await stat(temporary, { bigint: true })).ctimeMs;
-      const marked = await stat(marker, { bigint: true }).catch(() => undefined);
-      if (marked !== undefined && now - marked.ctimeMs > STALE_MARKER_MS) await unlinkIfThere(marker);
-      throw await conflict(path, 'or is putting it just now');
-    }
-    try {
-      await expectVersion(path, version);
-      await rename(temporary, path);
-    } finally {
-      await unlinkIfThere(marker);
-    }
-  }
-
-  #extra(name: string): string {
-    return join(this.#root, extraPath(name));
-  }
 
   #path(file: LtxName): string {
     return join(this.#root, ltxPath(file));
@@ -355,78 +261,4 @@ class FileReplica implements Replica {
       away: true,
     });
   }
-
-  /** Writes under a temporary name, then gives it the final one; what fails leaves neither. */
-  async #put(
-    path: string,
-    write: (temporary: string) => Promise<void>,
-    giveName: (temporary: string) => Promise<void>,
-  ): Promise<void> {
-    const folder = dirname(path);
-    const temporary = join(folder, `.${basename(path)}.${randomBytes(8).toString('hex')}.tmp`);
-    try {
-      if (!this.#prepared.has(folder)) await makeFolder(folder);
-      await write(temporary);
-      if (!this.#prepared.has(folder)) await removeStaleTemporaries(folder, temporary);
-      this.#prepared.add(folder);
-      await giveName(temporary);
-      await syncFolder(folder);
-    } catch (error) {
-      this.#prepared.delete(folder);
-      await unlink(temporary).catch(() => {}); // The first error is the one to report.
-      throw folderError(error, 'write', path);
-    }
-  }
-}
-
-function infoOf(file: LtxName, found: BigIntStats): LtxFileInfo {
-  return {
-    level: file.level,
-    minTxid: file.minTxid,
-    maxTxid: file.maxTxid,
-    size: Number(found.size),
-    timestampMs: Number(found.mtimeMs),
-    version: versionOf(found),
-  };
-}
-
-/** The change time is no part of it: taking away the temporary name of a linked file moves it. */
-function versionOf(found: BigIntStats): string {
-  return `${found.ino}:${found.size}:${found.mtimeNs}`;
-}
-
-async function foundVersion(path: string): Promise<string | undefined> {
-  try {
-    return versionOf(await stat(path, { bigint: true }));
-  } catch (error) {
-    if (isMissing(error)) return undefined;
-    throw error;
-  }
-}
-
-async function expectVersion(path: string, version: string): Promise<void> {
-  const found = await foundVersion(path);
-  if (found === version) return;
-  const what = found === undefined ? 'removed' : 'replaced';
-  throw new ConflictError(`${path} was ${what} by another writer since it was listed`, { hint: ONE_WRITER });
-}
-
-async function expectNothingAbove(target: LtxFileTarget, path: string): Promise<void> {
-  for (const name of await namesIn(dirname(path))) {
-    const other = parseLtxFileName(name);
-    if (other === undefined || other.maxTxid <= target.maxTxid) continue;
-    await unlink(path);
-    await syncFolder(dirname(path));
-    throw await conflict(join(dirname(path), name), `above TXID ${formatTxid(target.maxTxid)} of this one`);
-  }
-}
-
-function gone(path: string): JetliteError {
-  return new JetliteError('NOT_FOUND', `${path} was removed or replaced after it was listed`);
-}
-
-async function conflict(path: string, why: string): Promise<ConflictError> {
-  const { writer, timestampMs } = await whoWrote(path);
-  const when = new Date(timestampMs).toISOString();
-  return new ConflictError(`${writer} put ${path} (of ${when}), ${why}`, { hint: ONE_WRITER });
 }
