@@ -5,7 +5,7 @@
 
 import { JetliteError } from '../lib/errors.js';
 import { DURATION_EXAMPLES, parseDuration, parseSize, SIZE_EXAMPLES } from './units.js';
-import type { YamlEntry, YamlMap, YamlNode } from './yaml.js';
+import type { UnsetVariable, YamlEntry, YamlMap, YamlNode } from './yaml.js';
 
 /** Where warnings go while a configuration is read; each is one line that names file, line and key. */
 export type Warn = (warning: string) => void;
@@ -43,6 +43,26 @@ export class ConfigMap {
     if (entry === undefined) return undefined;
     if (entry.value.kind !== 'scalar') return this.refuse(key, `expected text, found ${kindOf(entry.value)}`);
     return entry.value.text;
+  }
+
+  /**
+   * Text that lets somebody in, or names a file that does. A variable in it that is not set is a mistake: what is left
+   * of the text would only be refused, much later and by somebody who cannot say why.
+   */
+  secret(key: string): string | undefined {
+    this.refuseUnset(key);
+    return this.text(key);
+  }
+
+  /** A mistake if a variable in this key's text is not set; of several, one of those that `matters` to. */
+  refuseUnset(key: string, matters: (variable: UnsetVariable) => boolean = () => true): void {
+    const node = this.#map.entries.get(key)?.value;
+    const found = node?.kind === 'scalar' ? node.unset.find(matters) : undefined;
+    if (found === undefined) return;
+    throw usage(
+      `${this.#where(key, (node as YamlNode).line)}: the environment variable ${found.name} is not set`,
+      'Set it, or write a $ that stands for itself with --no-expand-env.',
+    );
   }
 
   flag(key: string): boolean | undefined {

@@ -56,6 +56,8 @@ export function readReplica(section: ConfigMap): ReplicaConfig {
 
 function readAddress(section: ConfigMap): ReplicaAddress {
   const type = section.text('type')?.toLowerCase();
+  // Before the last @ stands who we are.
+  section.refuseUnset('url', ({ rest }) => rest.includes('@'));
   const url = section.text('url');
   const bucket = section.text('bucket');
   const path = section.text('path');
@@ -124,17 +126,17 @@ function parsed(section: ConfigMap, key: string, text: string): ReplicaAddress {
 
 function readNatsOptions(section: ConfigMap): NatsOptions {
   const read = {
-    username: section.text('username'),
-    password: section.text('password'),
-    token: section.text('token'),
-    jwt: section.text('jwt'),
-    seed: section.text('seed'),
-    creds: section.text('creds'),
-    nkey: section.text('nkey'),
+    username: section.secret('username'),
+    password: section.secret('password'),
+    token: section.secret('token'),
+    jwt: section.secret('jwt'),
+    seed: section.secret('seed'),
+    creds: section.secret('creds'),
+    nkey: section.secret('nkey'),
     tls: section.flag('tls'),
     rootCAs: section.texts('root-cas'),
-    clientCert: section.text('client-cert'),
-    clientKey: section.text('client-key'),
+    clientCert: section.secret('client-cert'),
+    clientKey: section.secret('client-key'),
     maxReconnects: section.integer('max-reconnects', -1),
     reconnectWaitMs: section.duration('reconnect-wait'),
     timeoutMs: section.duration('timeout'),

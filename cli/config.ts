@@ -13,7 +13,7 @@ import { ConfigMap, type Warn } from './config-map.js';
 import { type ReplicaConfig, readReplica } from './config-replica.js';
 import { type ListenAddress, parseListenAddress } from './listen-address.js';
 import { type LogLevel, type LogType, parseLogLevel } from './log.js';
-import { parseYaml } from './yaml.js';
+import { type Expanded, parseYaml, type UnsetVariable } from './yaml.js';
 
 export interface DatabaseConfig {
   /** Absolute. */
@@ -45,6 +45,7 @@ export interface Config {
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
+const VARIABLE = /\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))/g;
 const DEFAULT_FILES = ['/etc/jetlite.yml', '/etc/litestream.yml'];
 
 /** Where a configuration is looked for when no flag names one, the first that is there. */
@@ -89,12 +90,12 @@ export async function loadConfig(file: string, expandEnv: boolean, env: Environm
 export function parseConfig(text: string, file: string, env: Environment | undefined): Config {
   const warnings: string[] = [];
   const warn: Warn = (warning) => warnings.push(warning);
-  const expand = (value: string, line: number): string =>
-    env === undefined
-      ? value
-      : expandVariables(value, env, (name) => {
-          warn(`${file}:${line}: the environment variable ${name} is not set; it stands for nothing`);
-        });
+  const expand = (value: string, line: number): Expanded => {
+    const expanded = env === undefined ? { text: value, unset: [] } : expandVariables(value, env);
+    for (const { name } of expanded.unset)
+      warn(`${file}:${line}: the environment variable ${name} is not set; it stands for nothing`);
+    return expanded;
+  };
   const root = parseYaml(text, file, expand);
   if (root === undefined)
     throw new JetliteError('USAGE', `${file}: the file is empty, expected at least dbs`);
@@ -246,13 +247,15 @@ function expandHome(path: string): string {
 }
 
 /** $VAR and ${VAR}; a dollar sign before anything else stays one. */
-function expandVariables(text: string, env: Environment, onUnset: (name: string) => void): string {
-  return text.replace(/\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))/g, (_, braced, bare) => {
+function expandVariables(value: string, env: Environment): Expanded {
+  const unset: UnsetVariable[] = [];
+  const text = value.replace(VARIABLE, (whole, braced, bare, offset: number) => {
     const name = (braced ?? bare) as string;
-    const value = env[name];
-    if (value === undefined) onUnset(name);
-    return value ?? '';
+    const found = env[name];
+    if (found === undefined) unset.push({ name, rest: value.slice(offset + whole.length) });
+    return found ?? '';
   });
+  return { text, unset };
 }
 
 async function isFile(path: string): Promise<boolean> {

@@ -11,6 +11,20 @@ export interface YamlScalar {
   /** Undefined for null: nothing, `~` or `null`. */
   readonly text: string | undefined;
   readonly line: number;
+  /** Variables in it that stand for nothing, in their order. */
+  readonly unset: readonly UnsetVariable[];
+}
+
+export interface UnsetVariable {
+  readonly name: string;
+  /** What comes after it, not expanded. */
+  readonly rest: string;
+}
+
+/** A scalar with its variables replaced. */
+export interface Expanded {
+  readonly text: string;
+  readonly unset: readonly UnsetVariable[];
 }
 
 export interface YamlList {
@@ -61,7 +75,7 @@ class Lines {
 export function parseYaml(
   source: string,
   file: string,
-  expand: (text: string, line: number) => string,
+  expand: (text: string, line: number) => Expanded,
 ): YamlNode | undefined {
   const refuse = (line: number, reason: string, hint?: string): never => {
     throw new JetliteError('USAGE', `${file}:${line}: ${reason}`, hint === undefined ? {} : { hint });
@@ -93,10 +107,12 @@ export function parseYaml(
         if (event.valueStart >= 0) line = lines.lineOf(event.valueStart);
         const text = getScalarValue(source, event);
         const isNull = event.style === SCALAR_STYLE.PLAIN && /^(?:|~|null|Null|NULL)$/.test(text);
+        const { unset, ...expanded } = isNull || isKey ? { text, unset: [] } : expand(text, line);
         return remember(event, {
           kind: 'scalar',
-          text: isNull ? undefined : isKey ? text : expand(text, line),
+          text: isNull ? undefined : expanded.text,
           line,
+          unset,
         });
       }
       case EVENT_ID.ALIAS: {

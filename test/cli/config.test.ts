@@ -195,7 +195,7 @@ test('what is not YAML is refused with file and line', () => {
   assert.match(refusal('dbs: []\n---\ndbs: []'), /expected one document, found 2/);
 });
 
-test('variables are expanded in values only, once, and a missing one is a warning', () => {
+test('variables are expanded in values only, once, and a missing one is a warning where nothing is secret', () => {
   const yaml = withReplica(
     `url: "nats://\${HOST}:4222/$BUCKET"`,
     'username: $USER_NAME',
@@ -208,14 +208,42 @@ test('variables are expanded in values only, once, and a missing one is a warnin
   assert.deepEqual(replica.nats, { username: 'x: {y', password: 'a$$HOST#$' });
   assert.deepEqual(config.warnings, []);
 
-  const unset = parseConfig(withReplica('url: nats://h/B', `token: \${TOKEN}`), FILE, {});
-  assert.deepEqual(unset.databases[0].replica.nats, {});
+  const unset = parseConfig(withReplica(`url: nats://me:pw@h/B\${PREFIX}`), FILE, {});
+  assert.ok(unset.databases[0].replica.address.kind === 'nats');
   assert.deepEqual(unset.warnings, [
-    `${FILE}:5: the environment variable TOKEN is not set; it stands for nothing`,
+    `${FILE}:4: the environment variable PREFIX is not set; it stands for nothing`,
   ]);
 
   const literal = parseConfig(withReplica('url: nats://h/B', `token: \${TOKEN}`), FILE, undefined);
   assert.deepEqual(literal.databases[0].replica.nats, { token: `\${TOKEN}` });
+});
+
+test('a variable that is not set where a credential stands is refused by its name and key', () => {
+  const credentials = {
+    password: ['username: me', 'password: x$PW'],
+    username: ['username: $PW', 'password: x'],
+    token: [`token: \${PW}`],
+    jwt: ['jwt: $PW', 'seed: SU'],
+    seed: ['jwt: ey', `seed: "\${PW}"`],
+    creds: ['creds: $PW/nats.creds'],
+    nkey: ['nkey: $PW'],
+    'client-cert': ['client-cert: $PW', 'client-key: key.pem'],
+    'client-key': ['client-cert: cert.pem', 'client-key: $PW'],
+  };
+  for (const [key, lines] of Object.entries(credentials)) {
+    const line = 5 + lines.findIndex((text) => text.startsWith(`${key}:`));
+    const yaml = withReplica('url: nats://h/B', ...lines);
+    assert.throws(() => parseConfig(yaml, FILE, {}), {
+      code: 'USAGE',
+      message: `${FILE}:${line}: dbs[0].replica.${key}: the environment variable PW is not set`,
+    });
+    parseConfig(yaml, FILE, { PW: 'there' });
+    parseConfig(yaml, FILE, undefined);
+  }
+  const inUrl = withReplica(`url: "nats://me:\${PW}@$HOST/B"`);
+  assert.throws(() => parseConfig(inUrl, FILE, { HOST: 'h' }), {
+    message: `${FILE}:4: dbs[0].replica.url: the environment variable PW is not set`,
+  });
 });
 
 test('anchors, merges, quotes and the older list of one replica are understood', () => {
