@@ -4,8 +4,9 @@ import assert from 'node:assert/strict';
 import { readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { connect } from 'nats';
-import { CaptureStage } from '../../support/capture-stage.js';
+import { CaptureStage, LONG } from '../../support/capture-stage.js';
 import { makeBucket } from '../../support/nats-replica.js';
 import { type NatsServer, type NatsServerOptions, startNatsServer } from '../../support/nats-server.js';
 import type { OracleWriter } from '../../support/oracle/writer.js';
@@ -13,6 +14,8 @@ import type { Replication, ReplicationOptions } from '../../support/replication.
 
 /** Connections that are tried again soon, and given up soon. */
 const NATS = { reconnectWaitMs: 50, timeoutMs: 1000 };
+/** How long the longest outage takes. */
+const OUTAGE_MS = LONG ? 60_000 : 0;
 const DURABLE = { jetstream: 'sync_interval: always' };
 
 interface Scene {
@@ -24,7 +27,7 @@ interface Scene {
 }
 
 /** A writer that commits when it is told to, and a server with a bucket. */
-async function open(t: TestContext, options: NatsServerOptions = DURABLE): Promise<Scene | undefined> {
+async function open(t: TestContext, options: NatsServerOptions): Promise<Scene | undefined> {
   const server = await startNatsServer(t, options);
   const stage = server && (await CaptureStage.open(t));
   if (server === undefined || stage === undefined) return undefined;
@@ -80,15 +83,30 @@ async function limitBucket(server: NatsServer, maxBytes: number): Promise<number
   }
 }
 
-const LIMIT = { timeout: 90_000 };
+const LIMIT = { timeout: LONG ? 300_000 : 90_000 };
 
-test('what is committed while the server is down keeps a state for each moment', LIMIT, async (t) => {
-  const scene = await open(t);
-  if (scene === undefined) return;
+/** A test on a scene of its own; skipped where there is no server. */
+function scenario(
+  name: string,
+  run: (scene: Scene, t: TestContext) => Promise<void>,
+  options: NatsServerOptions = DURABLE,
+): void {
+  test(name, LIMIT, async (t) => {
+    const scene = await open(t, options);
+    if (scene !== undefined) await run(scene, t);
+  });
+}
+
+scenario('what is committed while the server is down keeps a state for each moment', async (scene) => {
   const replication = await scene.replicate();
   await replication.ready();
   await scene.server.kill();
+  const killedAt = performance.now();
   const seqs = await commitIntoSpool(scene, replication, 25);
+  while (performance.now() - killedAt < OUTAGE_MS) {
+    seqs.push(...(await commitIntoSpool(scene, replication, 1)));
+    await sleep(100);
+  }
   await scene.server.restart();
   await replication.waitFor((event) => event.type === 'put' && event.file.maxTxid >= 20n);
   const { images } = await replication.stop();
@@ -96,12 +114,9 @@ test('what is committed while the server is down keeps a state for each moment',
   await assertMoments(scene, seqs);
 });
 
-test(
+scenario(
   'a process killed while the server is down leaves what a later one puts, the server being back',
-  LIMIT,
-  async (t) => {
-    const scene = await open(t);
-    if (scene === undefined) return;
+  async (scene) => {
     const killed = await scene.replicate();
     await killed.ready();
     await scene.server.kill();
@@ -116,12 +131,9 @@ test(
   },
 );
 
-test(
+scenario(
   'a process started while the server is still down begins with what a killed one left',
-  LIMIT,
-  async (t) => {
-    const scene = await open(t);
-    if (scene === undefined) return;
+  async (scene) => {
     const killed = await scene.replicate();
     await killed.ready();
     await scene.server.kill();
@@ -136,12 +148,9 @@ test(
   },
 );
 
-test(
+scenario(
   'told to stop while the server is down, it says where the last commits wait, and puts them when started again',
-  LIMIT,
-  async (t) => {
-    const scene = await open(t);
-    if (scene === undefined) return;
+  async (scene) => {
     const stopped = await scene.replicate();
     await stopped.ready();
     await scene.server.kill();
@@ -159,12 +168,9 @@ test(
   },
 );
 
-test(
+scenario(
   'what waits on disk is dropped, and said, if another program went on with the replica meanwhile',
-  LIMIT,
-  async (t) => {
-    const scene = await open(t);
-    if (scene === undefined) return;
+  async (scene) => {
     const { stage, writer } = scene;
     const killed = await scene.replicate();
     await killed.ready();
@@ -188,12 +194,9 @@ test(
   },
 );
 
-test(
+scenario(
   'a server that stalls for longer than the timeout is waited for, and takes everything in the end',
-  LIMIT,
-  async (t) => {
-    const scene = await open(t);
-    if (scene === undefined) return;
+  async (scene) => {
     const replication = await scene.replicate({ nats: { reconnectWaitMs: 50, timeoutMs: 300 } });
     await replication.ready();
     scene.server.pause();
@@ -207,12 +210,9 @@ test(
   },
 );
 
-test(
+scenario(
   'beyond its limit the spool takes no more, says which moments that costs, and the rest becomes one state',
-  LIMIT,
-  async (t) => {
-    const scene = await open(t);
-    if (scene === undefined) return;
+  async (scene) => {
     const replication = await scene.replicate({ spoolMaxBytes: 60_000 });
     await replication.ready();
     await scene.server.kill();
@@ -304,12 +304,9 @@ test(
   },
 );
 
-test(
+scenario(
   'a server whose storage is used up is told in words, and takes everything when there is room again',
-  LIMIT,
-  async (t) => {
-    const scene = await open(t, { jetstream: 'sync_interval: always, max_file_store: 4MB' });
-    if (scene === undefined) return;
+  async (scene, t) => {
     const { server } = scene;
     const replication = await scene.replicate();
     await replication.ready();
@@ -335,14 +332,12 @@ test(
     await replication.stop();
     await assertMoments(scene, seqs);
   },
+  { jetstream: 'sync_interval: always, max_file_store: 4MB' },
 );
 
-test(
+scenario(
   'a bucket deleted under it is told with what to do; commits wait on disk, and the end says so',
-  LIMIT,
-  async (t) => {
-    const scene = await open(t);
-    if (scene === undefined) return;
+  async (scene) => {
     const replication = await scene.replicate();
     await replication.ready();
     const connection = await connect({ servers: scene.server.url });
@@ -360,12 +355,9 @@ test(
   },
 );
 
-test(
+scenario(
   'a server that stays away for longer than max-reconnects ends it; what waits is put by the next start',
-  LIMIT,
-  async (t) => {
-    const scene = await open(t);
-    if (scene === undefined) return;
+  async (scene) => {
     const replication = await scene.replicate({ nats: { ...NATS, maxReconnects: 40 } });
     await replication.ready();
     await scene.server.kill();
