@@ -155,7 +155,8 @@ export interface Replica {
   clock(): Promise<number>;
 
   /**
-   * Calls back each time the home answers again after it could not be reached; it may have lost something meanwhile.
+   * Calls back each time the home answers again after it could not be reached, or shows that it is not what it was: it may
+   * have lost something meanwhile.
    * The answer takes the wish back.
    */
   onReturn?(listener: () => void): () => void;

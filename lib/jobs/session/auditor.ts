@@ -4,7 +4,8 @@
  *
  * 1. What was put or seen is remembered, in bounded memory: name, digest and version. The highest acknowledged TXID is kept
  *    on disk, so that a later process knows, too, that numbers were given (acknowledged.ts).
- * 2. Asked is at the start, each time the replica answers again after it was away, and by the clock.
+ * 2. Asked is at the start, each time the replica answers again after it was away or shows that it is another one by now,
+ *    and by the clock.
  * 3. A chain that leads to the newest state no more is looked at twice, the second time after a moment, before anything is
  *    done about it.
  * 4. What the spool still has is put again under its own name. Otherwise healing never gives a number twice: the whole

@@ -5,8 +5,7 @@
  *    differs is what happened meanwhile: nothing depends on every push arriving.
  * 2. `files` answers with the present: it asks the stream's leader for the newest meta and waits until that has come;
  *    the server that pushes to us may be another one, a little behind.
- * 3. A meta that the server has but cannot read any more is no file. It is counted as pending and never comes: when the
- *    server falls idle before all have come, what there is to be read is asked for.
+ * 3. A meta that the server has but cannot read any more is no file.
  */
 
 import { setTimeout as delay } from 'node:timers/promises';
@@ -14,18 +13,11 @@ import { ErrorCode, NatsError } from 'nats';
 import { type LtxName, parseLtxPath } from '../names.js';
 import type { LtxFileInfo } from '../replica.js';
 import type { Bucket } from './bucket.js';
-import { type ConsumerEvents, type Delivery, type OrderedConsumer, openConsumer } from './consumer.js';
-import { isFinal, requestError } from './errors.js';
+import type { Delivery, OrderedConsumer } from './consumer.js';
+import { ConnectionLost, isFinal, requestError } from './errors.js';
 import type { ReadableObject } from './get.js';
-import {
-  decodeMeta,
-  hasMessageFrom,
-  headerOf,
-  metaFilter,
-  newestMeta,
-  type StoredObject,
-  WRITER_HEADER,
-} from './objects.js';
+import { openMetas } from './metas.js';
+import { decodeMeta, headerOf, newestMeta, type StoredObject, WRITER_HEADER } from './objects.js';
 
 /** Header of the metas of LTX files: the file's time, RFC 3339. Litestream's. */
 export const TIMESTAMP_HEADER = 'Litestream-Timestamp';
@@ -42,8 +34,6 @@ export interface ListedFile extends LtxFileInfo, ReadableObject {
 const PUSH_PATIENCE_MS = 2000;
 const RELIST_WAIT_MS = 100;
 const MAX_TRIES = 3;
-/** So often a server may have nothing to send although it has more: its copy of the stream is not the leader's. */
-const IDLE_PATIENCE = 3;
 
 /** What a meta under the prefix says of an LTX file; undefined if it is something else. */
 export function listedFile(prefix: string, object: StoredObject): ListedFile | undefined {
@@ -124,11 +114,19 @@ export class Listing {
   /** Undefined where it is to be looked for. */
   #highest: ListedFile | undefined;
   readonly #waiting = new Set<() => void>();
+  readonly #onForgotten: () => void;
+  /** The consumer was, and the files have not been listed since. */
+  #isForgotten = false;
   #closed = false;
 
-  constructor(bucket: Bucket, prefix: string) {
+  /**
+   * `onForgotten` is called when the server forgot the consumer though the connection stood, and the files are listed anew:
+   * the stream may be another one under the same name, or a rolled back one.
+   */
+  constructor(bucket: Bucket, prefix: string, onForgotten: () => void = () => {}) {
     this.#bucket = bucket;
     this.#prefix = prefix;
+    this.#onForgotten = onForgotten;
   }
 
   /** The file of that object name as last heard of. */
@@ -203,59 +201,23 @@ export class Listing {
   async #list(): Promise<void> {
     const before = this.#files;
     let listed = new Map<string, ListedFile>();
-    let taken = 0;
-    let sequence = 0;
     let live = false;
-    let failure: Error | undefined;
-    let idle = false;
-    let idleTimes = 0;
-    let wake = () => {};
-    const events: ConsumerEvents = {
-      deliver: (delivery) => {
-        taken = delivery.number;
-        sequence = delivery.sequence;
-        idle = false;
-        if (live) this.#take(delivery);
-        else this.#takeInto(listed, delivery);
-        wake();
-      },
-      flowControl: (answer) => answer(),
-      idle: () => {
-        idle = true;
-        wake();
-      },
-      broken: (why) => {
-        failure = why;
-        if (live && this.#consumer === consumer) this.#drop();
-        wake();
-      },
-    };
-    const consumer = await openConsumer(
+    const { consumer, sequence } = await openMetas(
       this.#bucket,
-      metaFilter(this.#bucket),
-      { policy: 'last-per-subject' },
       () => {
         listed = new Map();
-        taken = 0;
-        failure = undefined;
-        return events;
+        return {
+          deliver: (delivery) => {
+            if (live) this.#take(delivery);
+            else this.#takeInto(listed, delivery);
+          },
+          broken: (why) => {
+            if (live && this.#consumer === consumer) this.#break(why);
+          },
+        };
       },
+      () => this.#closed,
     );
-    while (taken < consumer.pending && failure === undefined && !this.#closed) {
-      if (idle) {
-        idle = false;
-        if (!(await hasMessageFrom(this.#bucket, metaFilter(this.#bucket), sequence + 1))) break;
-        if (++idleTimes === IDLE_PATIENCE) failure = new Error('the server does not send all metas');
-        continue;
-      }
-      await new Promise<void>((resolve) => {
-        wake = resolve;
-      });
-    }
-    if (failure !== undefined || this.#closed) {
-      consumer.close();
-      throw failure ?? new Error('the replica was closed');
-    }
     live = true;
     this.#files = listed;
     this.#highest = undefined;
@@ -268,6 +230,15 @@ export class Listing {
     for (const [name, file] of listed) {
       if (before.get(name)?.version !== file.version) this.#tell(file);
     }
+    if (!this.#isForgotten) return;
+    this.#isForgotten = false;
+    this.#onForgotten();
+  }
+
+  #break(why: Error): void {
+    // Of a lost connection others tell, when it stands again.
+    if (!(why instanceof ConnectionLost)) this.#isForgotten = true;
+    this.#drop();
   }
 
   #take(delivery: Delivery): void {

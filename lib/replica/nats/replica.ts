@@ -97,7 +97,7 @@ class NatsReplica implements Replica {
     this.#link = bucket.link;
     this.#bucket = bucket;
     this.#prefix = prefix;
-    this.#listing = new Listing(bucket, prefix);
+    this.#listing = new Listing(bucket, prefix, () => this.#tellReturn());
     this.url = `${bucket.link.url}/${bucket.name}${prefix === '' ? '' : `/${prefix}`}`;
   }
 
@@ -137,7 +137,7 @@ class NatsReplica implements Replica {
     this.#ownNuids.add(stored.nuid);
     this.#newestSequence = stored.sequence;
     // A stream only counts up: this one was made anew under the connection, or rolled back.
-    if (stored.sequence <= newest) for (const listener of [...this.#whenReturned]) listener();
+    if (stored.sequence <= newest) this.#tellReturn();
     return infoOf(listedFile(this.#prefix, stored) as ListedFile);
   }
 
@@ -229,6 +229,10 @@ class NatsReplica implements Replica {
   async close(): Promise<void> {
     this.#listing.close();
     await this.#link.close();
+  }
+
+  #tellReturn(): void {
+    for (const listener of [...this.#whenReturned]) listener();
   }
 
   #name(path: string): string {

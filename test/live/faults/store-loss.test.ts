@@ -44,6 +44,14 @@ class LossStage {
     await this.replication.ready();
   }
 
+  /** The connections to the server stand all the while. */
+  async remakeBucket(): Promise<void> {
+    const connection = await connect({ servers: this.server.url });
+    await (await connection.jetstreamManager()).streams.delete('OBJ_backups');
+    await connection.close();
+    await makeBucket(this.server);
+  }
+
   async puts(count: number): Promise<void> {
     for (let i = 0; i < count; i++) await this.replication.nextPut();
   }
@@ -126,15 +134,27 @@ test('a flipped bit that costs the server the rest of a block is found and made 
 test('a bucket that is deleted and made anew is found and made whole', LIMIT, async (t) => {
   const stage = await LossStage.open(t);
   if (stage === undefined) return;
-  const connection = await connect({ servers: stage.server.url });
-  await (await connection.jetstreamManager()).streams.delete('OBJ_backups');
-  await connection.close();
-  await makeBucket(stage.server);
-  // The connection stands all the while: a sequence that was given before is what tells.
+  await stage.remakeBucket();
+  // A sequence that was given before is what tells.
   await stage.lost();
   await stage.healed();
   await stage.assertWhole();
 });
+
+test(
+  'a bucket that is deleted and made anew under an idle database is made whole before any commit',
+  LIMIT,
+  async (t) => {
+    const stage = await LossStage.open(t);
+    if (stage === undefined) return;
+    await stage.writer.pause();
+    await stage.remakeBucket();
+    // Long before the next look by the clock: the server's silence is what tells.
+    await stage.lost();
+    await stage.healed();
+    await stage.assertWhole();
+  },
+);
 
 for (const hasSpool of [true, false]) {
   test(
