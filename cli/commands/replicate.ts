@@ -148,6 +148,7 @@ async function restoreIfMissing(task: Task, args: RunArgs, context: Context): Pr
     });
     if (result.kind !== 'restored') return;
     const { txid, timestampMs } = result;
+    for (const { message } of result.damaged) context.log.write('warn', message);
     context.log.write(
       'info',
       `restored ${task.path} to TXID ${formatTxid(txid)} of ${formatMoment(timestampMs)}`,

@@ -2,6 +2,7 @@ import { JetliteError } from '../../lib/errors.js';
 import type { RestorePlan } from '../../lib/jobs/plan.js';
 import type { RestoreResult } from '../../lib/jobs/restore.js';
 import { formatTxid, ltxFileName } from '../../lib/ltx/header.js';
+import { ltxPath } from '../../lib/replica/names.js';
 import type { LtxFileInfo } from '../../lib/replica/replica.js';
 import { type Context, defineCommand, EXIT_DONE } from '../command.js';
 import { followReplica } from '../follow.js';
@@ -127,6 +128,7 @@ function show(result: RestoreResult, replica: string, args: RestoreArgs, context
   if (result.kind === 'restored') {
     for (const path of result.removed)
       log.write('warn', `removed ${path}, which belonged to the database before`);
+    for (const { message } of result.damaged) log.write('warn', message);
   }
   if (args.json) terminal.json(asJson(result, replica, args));
   else terminal.result(asText(result, replica));
@@ -188,6 +190,7 @@ function asJson(result: RestoreResult, replica: string, args: RestoreArgs): obje
         files: result.fileCount,
         bytes_read: result.bytesRead,
         removed: result.removed,
+        damaged: result.damaged.map(({ file, message }) => ({ file: ltxPath(file), message })),
         integrity_check: args.integrityCheck,
         duration_ms: Math.round(result.durationMs),
       };

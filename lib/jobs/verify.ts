@@ -36,7 +36,10 @@ export interface VerifyOptions {
 }
 
 export interface Finding {
-  /** `replica`: its files do not lead to the state. The others: what was asked of the restored database. */
+  /**
+   * `replica`: its files do not lead to the state, or one that would is damaged and others lead around it (there is a state
+   * then). The others: what was asked of the restored database.
+   */
   readonly check: 'replica' | 'integrity' | 'query' | 'against' | 'age';
   readonly message: string;
 }
@@ -108,7 +111,8 @@ async function look(
       signal,
     });
     const against = await againstFinding(options, state, file, folder);
-    const findings = [age, ...sqliteFindings(checked, queries), against].filter(
+    const damaged = state.damaged.map(replicaFinding);
+    const findings = [...damaged, age, ...sqliteFindings(checked, queries), against].filter(
       (found) => found !== undefined,
     );
     return { findings, state, sqliteVersion: checked.version };
@@ -143,8 +147,8 @@ async function rebuild(
   }
 }
 
-function replicaFinding(error: JetliteError): Finding {
-  return { check: 'replica', message: error.message };
+function replicaFinding({ message }: { readonly message: string }): Finding {
+  return { check: 'replica', message };
 }
 
 function ageFinding(state: Rebuilt, maxAgeMs: number | undefined): Finding | undefined {

@@ -38,6 +38,12 @@ export function parseLevel(name: string): number | undefined {
   return /^[0-9]$/.test(name) ? Number(name) : undefined;
 }
 
+/** Names one version of a file: what stands under its name may be replaced. */
+export function versionKey(file: LtxName & { readonly version?: string }): string {
+  const { level, minTxid, maxTxid, version } = file;
+  return `${level}/${minTxid}-${maxTxid}@${version ?? ''}`;
+}
+
 const FILE_NAME_AT = 'ltx/0/'.length;
 
 /** The reverse of `ltxPath`; undefined for every other name. Listings of many thousand files go through here. */

@@ -9,7 +9,9 @@
  *    anew from the state reached. Pages of a file that was applied in part do no harm, for the new plan leads at least as
  *    far as the old one: whatever that file changed, the new files change too. Where nothing leads on, the file is emptied
  *    and filled from what there is now.
- * 4. Each file is held against the state before it (StateCheck), so that files of two databases do not pass for one.
+ * 4. A file that turns out damaged is gone around where other files lead to the same state. Nothing of it survives: the
+ *    file is emptied and filled anew.
+ * 5. Each file is held against the state before it (StateCheck), so that files of two databases do not pass for one.
  */
 
 import type { FileHandle } from 'node:fs/promises';
@@ -18,7 +20,8 @@ import { LtxDecoder } from '../../ltx/decoder.js';
 import { formatTxid } from '../../ltx/header.js';
 import { ltxPath } from '../../replica/names.js';
 import type { LtxFileInfo, Replica } from '../../replica/replica.js';
-import { planRestore, type RestorePlan, type RestoreWish } from '../plan.js';
+import type { RestorePlan, RestoreWish } from '../plan.js';
+import { Damage, type DamagedFile } from './damage.js';
 import { PageWriter } from './page-writer.js';
 import { type FileBytes, readAhead } from './read-ahead.js';
 import { StateCheck } from './state-check.js';
@@ -52,6 +55,8 @@ export interface Rebuilt {
   readonly bytesRead: number;
   /** Pages written, each as often as it was. */
   readonly pagesApplied: number;
+  /** Files that turned out damaged on the way; the state was reached without them. */
+  readonly damaged: readonly DamagedFile[];
 }
 
 const DEFAULT_PARALLELISM = 8;
@@ -62,32 +67,38 @@ const HINT = 'Restore an earlier state with --txid or --timestamp, or from anoth
 
 /**
  * Rebuilds the wished state in `file`, whose length is then pageCount * pageSize; not yet durable. Throws FormatError,
- * which names the LTX file, for damage and for files that contradict each other; NOT_FOUND if files vanish too often.
+ * which names the LTX file, for damage that no way leads around and for files that contradict each other; NOT_FOUND if
+ * files vanish too often.
  */
 export async function rebuildDatabase(options: RebuildOptions): Promise<Rebuilt> {
   const { replica, file, parallelism = DEFAULT_PARALLELISM } = options;
   const begin = (): Target => new Target(file, options.signal, options.onProgress);
+  const damage = new Damage(replica);
   let target = begin();
   let plan = options.plan;
   let superseded =
     (options.writeOnce ?? Superseded.pays(plan.files))
       ? await Superseded.read(replica, plan.files)
       : undefined;
-  for (let plans = 1; ; plans++) {
+  for (let plans = 1; ; ) {
+    let goesOn = false;
     try {
       await target.follow(plan, readAhead(replica, plan.files, parallelism), superseded);
-      return await target.end();
+      return { ...(await target.end()), damaged: damage.files };
     } catch (error) {
-      if (!isVanished(error) || plans === MAX_PLANS) throw error;
+      if ((await damage.note(error, plan.files)) === undefined) {
+        if (!isVanished(error) || plans++ === MAX_PLANS) throw error;
+        goesOn = superseded === undefined;
+      }
     }
     const files = await replica.list();
-    const onwards = superseded === undefined ? planOnwards(files, options, target.txid) : undefined;
+    const onwards = goesOn ? planOnwards(files, options, damage, target.txid) : undefined;
     superseded = undefined;
     if (onwards === undefined) {
       await file.truncate(0);
       target = begin();
     }
-    plan = onwards ?? planAfresh(files, options);
+    plan = onwards ?? planAfresh(files, options, damage);
   }
 }
 
@@ -99,20 +110,25 @@ function isVanished(error: unknown): boolean {
 function planOnwards(
   files: readonly LtxFileInfo[],
   { wish, plan }: RebuildOptions,
+  damage: Damage,
   have: bigint,
 ): RestorePlan | undefined {
   try {
-    const onwards = planRestore(files, wish, have);
+    const onwards = damage.plan(files, wish, have);
     return onwards.txid >= plan.txid ? onwards : undefined;
   } catch (error) {
-    if (!isVanished(error)) throw error;
+    if (!isVanished(error) && !(error instanceof FormatError)) throw error;
     return undefined;
   }
 }
 
 /** From nothing. Only a moment may lead to an older state than it did before. */
-function planAfresh(files: readonly LtxFileInfo[], { wish, plan }: RebuildOptions): RestorePlan {
-  const afresh = planRestore(files, wish);
+function planAfresh(
+  files: readonly LtxFileInfo[],
+  { wish, plan }: RebuildOptions,
+  damage: Damage,
+): RestorePlan {
+  const afresh = damage.plan(files, wish);
   if (wish.kind === 'timestamp' || afresh.txid >= plan.txid) return afresh;
   throw new JetliteError(
     'NOT_FOUND',
@@ -159,20 +175,20 @@ class Target {
   ): Promise<void> {
     const totalBytes = this.#bytesRead + plan.bytes;
     let place = 0;
-    for await (const { file, bytes } of sources) {
-      try {
+    try {
+      for await (const { file, bytes } of sources) {
         const at = place++;
         const isSuperseded = superseded && ((pgno: number) => superseded.has(at, pgno));
         await this.#apply(file, bytes, totalBytes, isSuperseded);
-      } catch (error) {
-        await this.#writer?.abandon();
-        throw error instanceof FormatError ? damaged(error) : error;
+        this.txid = file.maxTxid;
       }
-      this.txid = file.maxTxid;
+    } catch (error) {
+      await this.#writer?.abandon();
+      throw error instanceof FormatError ? damaged(error) : error;
     }
   }
 
-  async end(): Promise<Rebuilt> {
+  async end(): Promise<Omit<Rebuilt, 'damaged'>> {
     // Pages of zeros at the end were left out, and a partly applied file may have reached beyond.
     await this.#file.truncate(this.#pageCount * this.#pageSize);
     return {

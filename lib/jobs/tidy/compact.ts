@@ -9,10 +9,11 @@
  */
 
 import { ConflictError, FormatError, JetliteError, LeaseLostError } from '../../errors.js';
-import { ltxPath, SNAPSHOT_LEVEL } from '../../replica/names.js';
+import { ltxPath, SNAPSHOT_LEVEL, versionKey } from '../../replica/names.js';
 import type { LtxFileInfo, Replica } from '../../replica/replica.js';
+import { fileNamedBy } from '../rebuild/damage.js';
 import type { Lease } from './lease.js';
-import { isSnapshotDue, type Merge, type NoMerge, nextMerge, snapshotMerge, versionKey } from './levels.js';
+import { isSnapshotDue, type Merge, type NoMerge, nextMerge, snapshotMerge } from './levels.js';
 import { mergeable, mergeFiles } from './merge-files.js';
 
 /** What merging tells of. */
@@ -32,7 +33,7 @@ export interface CompactOptions {
   readonly intervalsMs: readonly number[];
   /** A snapshot by merging: when the last one is so old, ms, or in any case. Left out, none is made. */
   readonly snapshot?: { readonly intervalMs: number; readonly force?: boolean } | undefined;
-  /** Damaged files found so far (levels.ts, versionKey); those found now are added. */
+  /** Damaged files found so far (by versionKey); those found now are added. */
   readonly damaged?: Set<string>;
   /** The present, ms since the epoch. */
   readonly nowMs?: number;
@@ -137,7 +138,7 @@ class Compaction {
 
   /** Notes the file that the error names; false if it is none of the replica's, or noted already. */
   #exclude(error: FormatError): boolean {
-    const file = this.#files.find((one) => error.where.includes(ltxPath(one)));
+    const file = fileNamedBy(error, this.#files);
     if (file === undefined || this.#damaged.has(versionKey(file))) return false;
     this.#damaged.add(versionKey(file));
     const message = `${error.message}; merging goes around it if it can`;

@@ -15,7 +15,7 @@
 
 import { JetliteError } from '../../errors.js';
 import { formatTxid } from '../../ltx/header.js';
-import { SNAPSHOT_LEVEL } from '../../replica/names.js';
+import { SNAPSHOT_LEVEL, versionKey } from '../../replica/names.js';
 import type { LtxFileInfo } from '../../replica/replica.js';
 import { planRestore } from '../plan.js';
 
@@ -64,11 +64,6 @@ export function nextMerge(
     `level ${level} cannot go on: no files lead from TXID ${formatTxid(end)} to ${formatTxid(targets[0])} ` +
     'or beyond; the next snapshot will';
   return { kind: 'hole', message };
-}
-
-/** Names one version of a file, for `avoid`. */
-export function versionKey({ level, minTxid, maxTxid, version }: LtxFileInfo): string {
-  return `${level}/${minTxid}-${maxTxid}@${version ?? ''}`;
 }
 
 /** Whether a snapshot at level 9 is due: `intervalMs` after the last one or with `force`, if there is anything new. */

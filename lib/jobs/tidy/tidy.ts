@@ -44,7 +44,7 @@ export interface TidyOptions {
   readonly putSnapshot?: (lease: Lease) => Promise<LtxFileInfo | undefined>;
   /** Remove what retention lets go; default true. */
   readonly retain?: boolean;
-  /** Damaged files found so far (levels.ts, versionKey); those found now are added. */
+  /** Damaged files found so far (by versionKey); those found now are added. */
   readonly damaged?: Set<string>;
   /** The present, ms since the epoch. */
   readonly nowMs?: number;
