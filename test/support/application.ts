@@ -60,6 +60,8 @@ interface Test {
 export class Application {
   readonly #child: JsonLinesChild;
   readonly path: string;
+  /** Is told what was asked, and the error if there was one. */
+  onAnswer: ((wish: Readonly<Record<string, unknown>>, error: string | undefined) => void) | undefined;
 
   private constructor(path: string, child: JsonLinesChild) {
     this.path = path;
@@ -91,6 +93,10 @@ export class Application {
 
   get folder(): string {
     return dirname(this.path);
+  }
+
+  get pid(): number {
+    return this.#child.pid;
   }
 
   get ended(): Promise<number | NodeJS.Signals> {
@@ -137,6 +143,7 @@ export class Application {
 
   async #ask(wish: Record<string, unknown>): Promise<unknown> {
     const answer = await this.#child.ask(JSON.stringify(wish));
+    this.onAnswer?.(wish, answer.error as string | undefined);
     if (answer.error !== undefined)
       throw new Error(`${answer.error} in ${JSON.stringify(wish).slice(0, 300)}`);
     return answer.rows;

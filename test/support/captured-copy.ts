@@ -125,14 +125,15 @@ export class CapturedCopy {
 
   /** Fails unless the copy is, page for page, what a connection of the application sees. */
   async assertEquals(application: Application, connection = 'main'): Promise<void> {
-    this.assertIs(await this.#seenBy(application, connection));
+    this.assertIs(await this.truthOf(application, connection));
   }
 
   async equals(application: Application): Promise<boolean> {
-    return this.differences(await this.#seenBy(application, 'main')).length === 0;
+    return this.differences(await this.truthOf(application, 'main')).length === 0;
   }
 
-  async #seenBy(application: Application, connection: string): Promise<Buffer> {
+  /** What a connection of the application sees, page for page. */
+  async truthOf(application: Application, connection: string): Promise<Buffer> {
     const into = join(this.folder, 'truth');
     await application.image(into, connection);
     return readFile(into);

@@ -4,6 +4,7 @@ import type { TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Application } from './application.js';
 import { CapturedCopy } from './captured-copy.js';
+import { Story } from './history-story.js';
 import { type Random, randomSource } from './random.js';
 
 const CONNECTION = ['wal_autocheckpoint=0', 'synchronous=off', 'cache_size=5'];
@@ -16,6 +17,7 @@ interface Scene {
   /** The one that is open keeps all others out, and its index in its memory. */
   exclusive: boolean;
   readonly next: () => Application;
+  readonly story: Story;
 }
 
 async function openConnection(scene: Scene, name: string): Promise<void> {
@@ -98,6 +100,7 @@ const ACTS: readonly (readonly [weight: number, act: Act])[] = [
       if (scene.random.oneIn(2))
         await scene.app.on(scene.open[0]!, 'BEGIN', 'UPDATE t SET x = randomblob(900)');
       await scene.app.kill();
+      scene.story.tell('killed');
       scene.app = scene.next();
       scene.open = [];
     },
@@ -130,14 +133,18 @@ async function act(scene: Scene): Promise<void> {
 async function isCaughtUp(scene: Scene, copy: CapturedCopy): Promise<boolean> {
   try {
     if (scene.exclusive) {
-      // An index that was left behind is believed until it is found out, and not for a single commit beside it.
-      for (let n = 0; n < 2; n++) await commit(scene, scene.open[0]!);
+      // An index that was left behind is believed until it is found out, and not for a single commit beside it. These are
+      // two: there always is a row 1.
+      for (let n = 0; n < 2; n++) await scene.app.on(scene.open[0]!, 'UPDATE t SET n = n + 1 WHERE id = 1');
       await copy.catchUp();
+      scene.story.looked(copy, 'current');
       await sleep(520);
     }
     await copy.catchUp();
+    scene.story.looked(copy, 'current');
     return true;
   } catch (error) {
+    scene.story.looked(copy, (error as Error).message);
     // Where the file was cut off behind a commit, that commit cannot be told from what a journal in memory would undo.
     assert.ok(scene.exclusive, error as Error);
     assert.match((error as Error).message, /a transaction without a journal is under way/);
@@ -155,9 +162,12 @@ export async function runRandomHistory(t: TestContext, fileEvents: boolean, seco
   const next = (): Application => {
     const taken = ready;
     ready = first.another(t);
+    story.hear(taken);
     return taken;
   };
-  const scene: Scene = { random, app: first, open: [], exclusive: false, next };
+  const story = new Story();
+  story.hear(first);
+  const scene: Scene = { random, app: first, open: [], exclusive: false, next, story };
   await first.open({ pragmas: ['page_size=1024', 'auto_vacuum=2', 'journal_mode=wal', ...CONNECTION] });
   scene.open.push('main');
   await first.run(
@@ -168,12 +178,16 @@ export async function runRandomHistory(t: TestContext, fileEvents: boolean, seco
   let copy = CapturedCopy.of(t, first.path, options);
   const counts = { gaps: 0, proven: 0, restarts: 0, resumed: 0 };
   const deadline = performance.now() + seconds * 1000;
-  while (performance.now() < deadline) {
+  const round = async (): Promise<void> => {
     for (let n = random.below(6); n > 0; n--) await act(scene);
     if (random.oneIn(4)) await sleep(random.below(30));
     if (random.oneIn(2)) {
       // One look, which may end anywhere.
-      await copy.capture.poll().catch((error) => assert.equal(error.code, 'CAPTURE'));
+      const outcome = await copy.capture.poll().catch((error) => {
+        assert.equal(error.code, 'CAPTURE');
+        return (error as Error).message;
+      });
+      story.looked(copy, outcome);
       if (random.oneIn(2)) copy.take();
     }
     if (random.oneIn(10)) {
@@ -183,14 +197,24 @@ export async function runRandomHistory(t: TestContext, fileEvents: boolean, seco
       counts.resumed++;
       copy.close();
       copy = copy.restarted(t);
+      story.tell('capture restarted');
     }
     if (random.oneIn(3)) {
       if (scene.open.length === 0) await openConnection(scene, 'main');
       if (await isCaughtUp(scene, copy)) {
-        await copy.assertEquals(scene.app, scene.open[0]!);
+        const truth = await copy.truthOf(scene.app, scene.open[0]!);
+        const differences = copy.differences(truth);
+        if (differences.length > 0) story.differs(copy, truth);
+        assert.deepEqual(differences, []);
         counts.proven++;
       }
     }
+  };
+  try {
+    while (performance.now() < deadline) await round();
+  } catch (error) {
+    t.diagnostic(`${story}`);
+    throw error;
   }
   t.diagnostic(
     `${counts.proven} states compared, ${counts.resumed} resumptions, ${counts.restarts + copy.capture.restarts} restarts ` +
