@@ -370,7 +370,7 @@ export class Capture {
     if (state === 'image') this.files.releaseRetired();
     if (state !== 'current') return state;
     this.#emit('mode', 'debug', 'the database was closed');
-    this.#quiet = await this.#lifetimes.afterDeath(retired!.wal);
+    this.#quiet = await this.#lifetimes.afterDeath(retired!, this.#follower.index);
     this.files.releaseRetired();
     return this.#quiet === undefined ? this.#gap('the database was closed') : 'drained';
   }

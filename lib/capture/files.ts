@@ -136,24 +136,23 @@ export class SourceFiles {
       databaseReplaced = true;
     }
     const walNow = statPath(this.walPath);
+    const shmNow = statPath(this.shmPath);
+    const isShmHeld = shmNow !== undefined && this.shm !== undefined && isSameFile(shmNow, this.shm);
     let walRetired = false;
     if (this.wal !== undefined && (walNow === undefined || !isSameFile(walNow, this.wal))) {
       this.releaseRetired();
-      this.retired = { wal: this.wal, shm: this.shm };
+      // The last to close takes the index's name away before the WAL's. An index that still has its name was not used by
+      // whoever took the WAL's away, and says nothing about how that WAL ended.
+      this.retired = { wal: this.wal, shm: isShmHeld ? undefined : this.shm };
       this.wal = undefined;
-      this.shm = undefined;
+      if (!isShmHeld) this.shm = undefined;
       walRetired = true;
     }
     if (this.wal === undefined && walNow !== undefined) this.wal = openByPath(this.walPath);
-    const shmNow = statPath(this.shmPath);
-    // The last to close takes the index's name away before the WAL's: until another index stands there, the one held
-    // still tells where that WAL ends.
-    if (shmNow !== undefined && (this.shm === undefined || !isSameFile(shmNow, this.shm))) {
-      const retiredShm = this.retired?.shm;
-      if (retiredShm === undefined || !isSameFile(shmNow, retiredShm)) {
-        if (this.shm !== undefined) releaseHandle(this.shm);
-        this.shm = openByPath(this.shmPath);
-      }
+    // Until another index stands there, the one held still tells where the WAL that is closed ends.
+    if (shmNow !== undefined && !isShmHeld) {
+      if (this.shm !== undefined) releaseHandle(this.shm);
+      this.shm = openByPath(this.shmPath);
     }
     return { databaseReplaced, walRetired };
   }

@@ -62,8 +62,8 @@ const LOCK_PAGE_BYTES = 65_536;
 export class Follower {
   /** Size in pages after the last commit handed on; 0 if none was. */
   pageCount = 0;
-  /** Size in pages as the index gave it at the last look; 0 if it did not say. */
-  indexPageCount = 0;
+  /** The index header that governed at the last look, if one did. */
+  index: WalIndexHeader | undefined;
   /** Restarts crossed with proof. */
   restarts = 0;
   readonly #pageSize: number;
@@ -152,7 +152,7 @@ export class Follower {
     isLastLook: boolean,
   ): Promise<Step> {
     if (view.kind === 'unreadable') throw view.error;
-    this.indexPageCount = 'index' in view ? (view.index?.pageCount ?? 0) : 0;
+    this.index = 'index' in view ? view.index : undefined;
     if (view.kind === 'empty') return this.#followEmpty(pair, view.index, before);
     this.#emptied = undefined;
     if (view.kind === 'begun') return this.#followEmpty(pair, view.index, before);
@@ -292,9 +292,8 @@ export class Follower {
     // Only the index in its writer's memory could say whether such a commit is one, and a checkpoint may be copying what is
     // in it. If nobody is there, recovery will take it for none.
     if ((await hasUnsummedCommit(pair.wal, chain)) && databaseIsExclusive(pair.database)) {
-      return {
-        wait: `behind frame ${chain.frame} frames have no checksum, and no index says whether they are committed`,
-      };
+      const why = `behind frame ${chain.frame} frames have no checksum, and no index says whether they are committed`;
+      return stampOf(pair.wal).links === 0n ? { gap: why } : { wait: why };
     }
     const read = await position.readTo(pair.wal, chain.frame, visit);
     if (read === 'broken') return 'again';

@@ -155,7 +155,7 @@ export async function sizeAtHorizon(
 ): Promise<number> {
   await catchUp(request, follower, sink);
   if (follower.pageCount > 0) return follower.pageCount;
-  const size = databaseSize(request.files.database, follower.indexPageCount);
+  const size = databaseSize(request.files.database, follower.index?.pageCount ?? 0);
   await catchUp(request, follower, sink);
   if (follower.pageCount > 0) return follower.pageCount;
   if (size.excess !== undefined) throw size.excess;

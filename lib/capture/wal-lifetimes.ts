@@ -4,7 +4,9 @@
  *
  * Invariants:
  * 1. Whoever closes last brings everything in the WAL into the database file, then takes the names of `-shm` and `-wal`
- *    away. So a WAL that was followed to its end, and has lost its name, is the database file.
+ *    away. So a WAL that was followed to its end, and has lost its name, is the database file. Its end is known if the
+ *    index that was followed lost its name with it, or if there was none and everything was in one process's memory. That
+ *    it was brought into the database file, and not just removed, is what the index says; without one, the times.
  * 2. After that nothing is committed without a write to the database file, but for what stands in a `-wal` born since.
  *    A write moves the file's times, if these were old enough to move visibly, and raises an event. Either proof
  *    suffices: times from before the WAL's death that have not moved, or not one event behind the event of that death.
@@ -13,6 +15,7 @@
  */
 
 import { performance } from 'node:perf_hooks';
+import type { WalIndexHeader } from '../sqlite/wal-index.js';
 import { type EventTally, eventTurn, type FileEvents } from './file-events.js';
 import {
   type FileStamp,
@@ -57,12 +60,27 @@ export class WalLifetimes {
     this.#followed = now !== undefined && isSameFile(now, wal) ? { wal, walNames, sinceMs } : undefined;
   }
 
-  /** The state that `wal`, drained and without a name, has left; undefined if more may have happened since it died. */
-  async afterDeath(wal: OpenFile): Promise<QuietState | undefined> {
+  /**
+   * The state that a WAL, drained and without a name, has left; undefined if it may not be all of it, or if more may have
+   * happened since it died.
+   * @param index the header that governed when it was drained
+   */
+  async afterDeath(
+    { wal, shm }: { readonly wal: OpenFile; readonly shm: OpenFile | undefined },
+    index: WalIndexHeader | undefined,
+  ): Promise<QuietState | undefined> {
     const stamp = stampOf(this.#files.database);
     const death = stampOf(wal);
     const born = this.#followed;
     this.#followed = undefined;
+    if (shm === undefined) {
+      if (stamp.mtimeNs < death.mtimeNs) return undefined;
+    } else {
+      if (index === undefined || index.backfill !== index.maxFrame) return undefined;
+      const { links, ctimeNs } = stampOf(shm);
+      // A WAL that was written after its index had lost its name was written by somebody who did not use that.
+      if (links > 0n || death.mtimeNs > ctimeNs) return undefined;
+    }
     // Losing its last name moved the WAL's ctime. A database whose times are before that tick was not written since,
     // and will show it when it is.
     if (death.links === 0n && stamp.mtimeNs < death.ctimeNs && stamp.ctimeNs < death.ctimeNs) {

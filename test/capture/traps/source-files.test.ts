@@ -170,6 +170,35 @@ describe('files that come and go', { concurrency: 4 }, () => {
     }
   }
 
+  for (const [fileEvents, index] of [
+    [true, 'and its index'],
+    [false, 'and its index'],
+    [true, 'without an index'],
+    [false, 'without an index'],
+  ] as const) {
+    const how = fileEvents ? 'with file events' : 'by the clock';
+    test(`what was lost with a WAL ${index}, removed by hand, is not kept, ${how}`, async (t) => {
+      const app = await Application.inScratchFolder(t);
+      if (!app) return;
+      await app.open({ pragmas: index === 'and its index' ? WAL : ['locking_mode=exclusive', ...WAL] });
+      await app.run('CREATE TABLE t(x)', 'CREATE TABLE u(x)', 'PRAGMA wal_checkpoint(PASSIVE)');
+      await settle();
+      const copy = CapturedCopy.of(t, app.path, { fileEvents });
+      await copy.catchUp();
+      await app.run(insert('lost'));
+      await copy.catchUp();
+      await copy.assertEquals(app);
+      await app.kill();
+      unlinkSync(`${app.path}-wal`);
+      if (index === 'and its index') unlinkSync(`${app.path}-shm`);
+      const next = app.another(t);
+      await next.open({ pragmas: WAL });
+      await next.run(`INSERT INTO u VALUES ('kept')`);
+      await copy.catchUp();
+      await copy.assertEquals(next);
+    });
+  }
+
   test('a WAL that is removed by hand under an application that lives on', async (t) => {
     const app = await application(t);
     if (!app) return;

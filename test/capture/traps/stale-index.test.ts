@@ -75,6 +75,31 @@ for (const fileEvents of [true, false]) {
     });
   }
 
+  for (const [what, history] of Object.entries(LEFT_BEHIND)) {
+    for (const checkpoint of ['PASSIVE', 'TRUNCATE']) {
+      const gone = `came, wrote and closed beside ${what}, after a ${checkpoint} checkpoint`;
+      test(`an exclusive writer that ${gone}, is not overlooked, ${how}`, async (t) => {
+        const first = await Application.inScratchFolder(t);
+        if (!first) return;
+        const app = first.another(t);
+        await first.open({ pragmas: PRAGMAS });
+        await first.run('CREATE TABLE t(x)', ...history);
+        const copy = CapturedCopy.of(t, app.path, { fileEvents });
+        await copy.catchUp();
+        await first.kill();
+        await app.open({ pragmas: EXCLUSIVE });
+        await app.run(commit(10), `PRAGMA wal_checkpoint(${checkpoint})`);
+        // So that the WAL visibly dies after the database was written last.
+        await sleep(30);
+        await app.close();
+        await copy.catchUp();
+        await app.open({ pragmas: PRAGMAS });
+        await copy.catchUp();
+        await copy.assertEquals(app);
+      });
+    }
+  }
+
   test(`an exclusive writer without any -shm, checkpointed between two looks, ${how}`, async (t) => {
     const first = await leave(t, []);
     if (!first) return;
