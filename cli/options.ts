@@ -25,6 +25,15 @@ export function configOptions<T>(yargs: Argv<T>) {
     });
 }
 
+/** The replica that a command works with, and the configuration that may know it. */
+export function sourceOptions<T>(yargs: Argv<T>) {
+  return configOptions(yargs).positional('source', {
+    type: 'string',
+    demandOption: true,
+    describe: 'Database of the configuration, or URL or folder of a replica',
+  });
+}
+
 export function stateDirOption<T>(yargs: Argv<T>) {
   return yargs.option('state-dir', {
     type: 'string',

@@ -6,7 +6,7 @@ import { parseReplicaUrl } from '../../lib/replica/open.js';
 import type { LtxFileInfo } from '../../lib/replica/replica.js';
 import { type Context, defineCommand, EXIT_DONE } from '../command.js';
 import { formatBytes } from '../format.js';
-import { configOptions, jsonOption } from '../options.js';
+import { jsonOption, sourceOptions } from '../options.js';
 import {
   type ConfigArgs,
   requireConfig,
@@ -28,12 +28,7 @@ export const compactCommand = defineCommand({
   command: 'compact <source>',
   describe: 'Merge the files of a replica',
   options: (yargs) =>
-    jsonOption(configOptions(yargs))
-      .positional('source', {
-        type: 'string',
-        demandOption: true,
-        describe: 'Database of the configuration, or URL or folder of a replica',
-      })
+    jsonOption(sourceOptions(yargs))
       .option('snapshot', {
         type: 'boolean',
         default: false,

@@ -3,7 +3,7 @@ import { formatTxid } from '../../lib/ltx/header.js';
 import type { LtxFileInfo } from '../../lib/replica/replica.js';
 import { defineCommand, EXIT_DONE } from '../command.js';
 import { formatMoment, formatTable } from '../format.js';
-import { configOptions, jsonOption } from '../options.js';
+import { jsonOption, sourceOptions } from '../options.js';
 import { type ConfigArgs, resolveSource, withReplica } from '../source.js';
 
 interface LtxArgs extends ConfigArgs {
@@ -17,13 +17,12 @@ export const ltxCommand = defineCommand({
   command: 'ltx <source>',
   describe: 'List the files of a replica',
   options: (yargs) =>
-    jsonOption(configOptions(yargs))
-      .positional('source', {
-        type: 'string',
-        demandOption: true,
-        describe: 'Database of the configuration, or URL or folder of a replica',
-      })
-      .option('level', { type: 'string', default: 'all', requiresArg: true, describe: '0 to 9, or all' }),
+    jsonOption(sourceOptions(yargs)).option('level', {
+      type: 'string',
+      default: 'all',
+      requiresArg: true,
+      describe: '0 to 9, or all',
+    }),
   run: async (args: LtxArgs, context) => {
     const level = readLevel(args.level);
     const source = await resolveSource(args.source, args, context);

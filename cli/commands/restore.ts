@@ -8,11 +8,11 @@ import { type Context, defineCommand, EXIT_DONE } from '../command.js';
 import { followReplica } from '../follow.js';
 import { formatBytes, formatElapsed, formatMoment, formatTable } from '../format.js';
 import {
-  configOptions,
   jsonOption,
   readChoice,
   readStateArgs,
   type StateArgs,
+  sourceOptions,
   stateOptions,
 } from '../options.js';
 import { type ConfigArgs, resolveSource, withAwaitedReplica, withReplica } from '../source.js';
@@ -34,12 +34,7 @@ export const restoreCommand = defineCommand({
   command: 'restore <source>',
   describe: 'Rebuild a database from its replica',
   options: (yargs) =>
-    jsonOption(configOptions(stateOptions(yargs)))
-      .positional('source', {
-        type: 'string',
-        demandOption: true,
-        describe: 'Database of the configuration, or URL or folder of a replica',
-      })
+    jsonOption(sourceOptions(stateOptions(yargs)))
       .option('output', {
         alias: 'o',
         type: 'string',

@@ -4,11 +4,11 @@ import { formatTxid } from '../../lib/ltx/header.js';
 import { defineCommand, EXIT_DAMAGED, EXIT_DONE } from '../command.js';
 import { formatBytes, formatElapsed, formatMoment } from '../format.js';
 import {
-  configOptions,
   jsonOption,
   readDuration,
   readStateArgs,
   type StateArgs,
+  sourceOptions,
   stateOptions,
 } from '../options.js';
 import { type ConfigArgs, resolveSource, withReplica } from '../source.js';
@@ -28,12 +28,7 @@ export const verifyCommand = defineCommand({
   command: 'verify <source>',
   describe: 'Prove that a replica restores',
   options: (yargs) =>
-    jsonOption(configOptions(stateOptions(yargs)))
-      .positional('source', {
-        type: 'string',
-        demandOption: true,
-        describe: 'Database of the configuration, or URL or folder of a replica',
-      })
+    jsonOption(sourceOptions(stateOptions(yargs)))
       .option('query', {
         type: 'string',
         array: true,

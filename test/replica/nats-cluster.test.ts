@@ -1,16 +1,16 @@
 /** A bucket with three replicas on three servers: races, a leader's death, restarts, much data at once. */
 
 import assert from 'node:assert/strict';
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { ConflictError } from '../../lib/errors.js';
 import { openReplica } from '../../lib/replica/open.js';
-import type { LtxFileInfo, Replica } from '../../lib/replica/replica.js';
+import type { Replica } from '../../lib/replica/replica.js';
+import { assertIntact, blocks } from '../support/blocks.js';
 import { makeBucket, streamLeader } from '../support/nats-replica.js';
 import { type NatsServer, startNatsCluster } from '../support/nats-server.js';
 import { bytes, bytesOf, contentOf, target } from '../support/replica.js';
 
-const MIB = 1024 * 1024;
 const isLong = process.env.JETLITE_LONG === '1';
 
 function openAt(
@@ -21,18 +21,6 @@ function openAt(
   const opening = openReplica(`nats://${hosts}/backups`, { env: {}, nats: { reconnectWaitMs: 50 } });
   t.after(async () => (await opening).close());
   return opening;
-}
-
-function block(seed: number, i: number): Uint8Array {
-  return new Uint8Array(MIB).fill((seed * 31 + i) % 251);
-}
-
-async function assertIntact(replica: Replica, file: LtxFileInfo, count: number, seed: number): Promise<void> {
-  const expected = createHash('sha256');
-  for (let i = 0; i < count; i++) expected.update(block(seed, i));
-  const found = createHash('sha256');
-  for await (const part of replica.read(file)) found.update(part);
-  assert.equal(found.digest('hex'), expected.digest('hex'));
 }
 
 test('on three replicas exactly one of two racing writers wins each name', async (t) => {
@@ -69,17 +57,13 @@ test('a put goes on over the leader’s death and over the restart of each serve
   await makeBucket(servers[0], 'backups', { replicas: 3 });
   const replica = await openAt(t, servers);
   const killed = new Set<number>();
-  const content = async function* () {
-    for (let i = 0; i < 30; i++) {
-      if (i === 10 && killed.size === 0) {
-        const index = await streamLeader(servers);
-        killed.add(index);
-        await servers[index].kill();
-        await servers[index].restart();
-      }
-      yield block(1, i);
-    }
-  };
+  const content = blocks(30, 1, async (i) => {
+    if (i !== 10 || killed.size > 0) return;
+    const index = await streamLeader(servers);
+    killed.add(index);
+    await servers[index].kill();
+    await servers[index].restart();
+  });
   const file = await replica.write(target(0, 1n), content);
   assert.equal(killed.size, 1);
   await assertIntact(replica, file, 30, 1);
@@ -102,9 +86,6 @@ test('a large first backup into three replicas arrives whole', async (t) => {
   await makeBucket(servers[0], 'backups', { replicas: 3 });
   const replica = await openAt(t, servers);
   const count = isLong ? 1000 : 300;
-  const content = function* () {
-    for (let i = 0; i < count; i++) yield block(9, i);
-  };
-  const file = await replica.write(target(0, 1n), content);
+  const file = await replica.write(target(0, 1n), blocks(count, 9));
   await assertIntact(replica, file, count, 9);
 });
