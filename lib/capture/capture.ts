@@ -276,12 +276,13 @@ export class Capture {
     this.#imageReason = undefined;
   }
 
-  /** Where capture stands. */
+  /** Where capture stands: nowhere while an image is needed. */
   point(): ResumePoint {
     const { database, wal } = this.files;
+    const isKnown = this.#imageReason === undefined;
     return {
       database: { dev: database.dev, ino: database.ino },
-      wal: this.#isFollowing
+      wal: isKnown && this.#isFollowing
         ? {
             dev: wal!.dev,
             ino: wal!.ino,
@@ -290,7 +291,7 @@ export class Capture {
             pageCount: this.#follower.pageCount,
           }
         : undefined,
-      quiet: this.#quiet,
+      quiet: isKnown ? this.#quiet : undefined,
     };
   }
 
