@@ -282,15 +282,16 @@ export class Capture {
     const isKnown = this.#imageReason === undefined;
     return {
       database: { dev: database.dev, ino: database.ino },
-      wal: isKnown && this.#isFollowing
-        ? {
-            dev: wal!.dev,
-            ino: wal!.ino,
-            position: this.#follower.position!,
-            counted: this.#follower.counted,
-            pageCount: this.#follower.pageCount,
-          }
-        : undefined,
+      wal:
+        isKnown && this.#isFollowing
+          ? {
+              dev: wal!.dev,
+              ino: wal!.ino,
+              position: this.#follower.position!,
+              counted: this.#follower.counted,
+              pageCount: this.#follower.pageCount,
+            }
+          : undefined,
       quiet: isKnown ? this.#quiet : undefined,
     };
   }

@@ -20,7 +20,7 @@ import {
   WalChecksum,
   type WalHeader,
 } from '../sqlite/wal.js';
-import { type OpenFile, readFully } from './files.js';
+import { type OpenFile, readFully, stampOf } from './files.js';
 
 /** Where a generation's chain stands: behind frame `frame`, with the checksum that frame carries. */
 export interface ChainPosition {
@@ -214,12 +214,15 @@ function equalBytes(a: Uint8Array, aAt: number, b: Uint8Array, bAt: number, leng
 
 const ignore: FrameVisitor = () => true;
 
-/** How far commits reach behind a position by the checksum chain alone, and how many they are, repeats left out. */
+/**
+ * How far commits reach behind a position by the checksum chain alone, how many they are, repeats left out, and which is
+ * the last frame that the chain holds for.
+ */
 export async function lastCommit(
   wal: OpenFile,
   position: ChainPosition,
-): Promise<{ readonly chain: ChainPosition; readonly commits: number }> {
-  if (position.pageSize === 0) return { chain: position, commits: 0 };
+): Promise<{ readonly chain: ChainPosition; readonly commits: number; readonly lastFrame: number }> {
+  if (position.pageSize === 0) return { chain: position, commits: 0, lastFrame: 0 };
   const ahead = new FrameReader(position);
   let { frame, checksum1, checksum2 } = position;
   let commits = 0;
@@ -228,7 +231,7 @@ export async function lastCommit(
     ({ frame, checksum1, checksum2, commits } = ahead);
     return true;
   });
-  return { chain: { ...position, frame, checksum1, checksum2 }, commits };
+  return { chain: { ...position, frame, checksum1, checksum2 }, commits, lastFrame: ahead.frame };
 }
 
 /** The reader behind the first `frames` frames of a generation, whose commits it has counted. */
@@ -251,6 +254,18 @@ export function isIntact(wal: OpenFile, position: ChainPosition): boolean {
     header.checksum1 === position.checksum1 &&
     header.checksum2 === position.checksum2
   );
+}
+
+/**
+ * Whether everything that was ever in a position's generation behind it can still be read, the last of it being frame
+ * `lastFrame`: neither overwritten, since that goes from the first frame on, nor cut off, as a restart does it where the
+ * size of the WAL is limited. Such a cut goes through a frame: the limit is not made for it.
+ */
+export function isTailWhole(wal: OpenFile, position: ChainPosition, lastFrame: number): boolean {
+  const bytes = Number(stampOf(wal).size) - WAL_HEADER_SIZE;
+  const frameSize = FRAME_HEADER_SIZE + position.pageSize;
+  const isCut = bytes % frameSize !== 0 && lastFrame >= Math.floor(bytes / frameSize);
+  return !isCut && isIntact(wal, position);
 }
 
 /** Whether a commit may stand behind a position that SQLite wrote, in part at least, without salts and checksums. */

@@ -9,12 +9,12 @@
  * 3. A frame that repeats the one before, bytes and all, may be padding, which is not counted, or a commit, which is. It
  *    changes nothing, but as either it could make up for a commit that was lost. So where repeats leave the count open,
  *    and where there is no count, the place itself must show it: one restart, and the last frame taken from the old
- *    generation not overwritten yet, so that what stood behind it would still be there.
+ *    generation not overwritten yet, nor the file cut behind it, so that what stood behind it would still be there.
  */
 
 import type { WalHeader } from '../sqlite/wal.js';
 import type { OpenFile } from './files.js';
-import { type FrameReader, type FrameVisitor, isIntact, lastCommit } from './frame-reader.js';
+import { type FrameReader, type FrameVisitor, isTailWhole, lastCommit } from './frame-reader.js';
 import type { Gap, WalPosition } from './wal-position.js';
 
 /** What the live generation holds, and who says so. */
@@ -82,7 +82,7 @@ export async function readTail(
   if (reader.commits >= enough) return 'reached';
   if (read === 'stopped') return 'more';
   const left = enough - reader.commits;
-  if (left <= possible + reader.repeats && isIntact(wal, position.chain)) return 'reached';
+  if (left <= possible + reader.repeats && isTailWhole(wal, position.chain, reader.frame)) return 'reached';
   return { gap: `${left} of ${needed} commits behind frame ${frame} are overwritten` };
 }
 
@@ -95,12 +95,12 @@ async function readWholeTail(
   visit: FrameVisitor,
 ): Promise<'reached' | 'more' | Gap> {
   if (position.isNowhere) return uncounted;
-  const { chain, commits } = await lastCommit(wal, position.chain);
+  const { chain, commits, lastFrame } = await lastCommit(wal, position.chain);
   // The last of them may be one whose writer died before publishing it.
   if (commits > 0 && !isAlone) return uncounted;
   const read = await position.readTo(wal, chain.frame, visit);
   if (read === 'more') return 'more';
-  return read === 'reached' && isIntact(wal, position.chain) ? 'reached' : uncounted;
+  return read === 'reached' && isTailWhole(wal, position.chain, lastFrame) ? 'reached' : uncounted;
 }
 
 /** Where nothing can be taken any more. */
