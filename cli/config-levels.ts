@@ -1,6 +1,6 @@
 /** The keys about merged levels, snapshots and retention: at the top of a configuration, and `snapshot` of a database. */
 
-import type { UpkeepSettings } from '../lib/jobs/tidy/upkeep.js';
+import type { UpkeepSettings } from '../lib/jobs/tidy/tidy.js';
 import type { ConfigMap } from './config-map.js';
 
 const MOST_LEVELS = 8;

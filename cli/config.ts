@@ -7,7 +7,7 @@ import { readFile, stat } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { JetliteError } from '../lib/errors.js';
-import type { UpkeepSettings } from '../lib/jobs/tidy/upkeep.js';
+import type { UpkeepSettings } from '../lib/jobs/tidy/tidy.js';
 import { readLevels, readSnapshot } from './config-levels.js';
 import { ConfigMap, type Warn } from './config-map.js';
 import { type ReplicaConfig, readReplica } from './config-replica.js';

@@ -3,7 +3,7 @@
 import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { JetliteError } from '../lib/errors.js';
-import type { UpkeepSettings } from '../lib/jobs/tidy/upkeep.js';
+import type { UpkeepSettings } from '../lib/jobs/tidy/tidy.js';
 import type { NatsOptions } from '../lib/replica/nats/connect.js';
 import type { ReplicaAddress } from '../lib/replica/open.js';
 import type { Replica } from '../lib/replica/replica.js';

@@ -22,6 +22,7 @@ export {
 export { type ChildReplicateOptions, replicateInChild } from './jobs/replicate-child.js';
 export { type Restored, type RestoreOptions, type RestoreResult, restore } from './jobs/restore.js';
 export { type LevelStatus, type Status, type StatusOptions, status, watchStatus } from './jobs/status.js';
+export type { UpkeepSettings } from './jobs/tidy/tidy.js';
 export {
   DEFAULT_LEVELS,
   type LevelSettings,
@@ -30,7 +31,6 @@ export {
   type TidyResult,
   tidy,
 } from './jobs/tidy/tidy.js';
-export type { UpkeepSettings } from './jobs/tidy/upkeep.js';
 export { type Finding, type VerifyOptions, type VerifyResult, verify } from './jobs/verify.js';
 export { decodeLtx, LtxDecoder, type LtxSummary, type LtxVisitor } from './ltx/decoder.js';
 export { LtxEncoder } from './ltx/encoder.js';

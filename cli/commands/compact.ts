@@ -1,6 +1,5 @@
 import { JetliteError } from '../../lib/errors.js';
-import type { TidyResult } from '../../lib/jobs/tidy/tidy.js';
-import type { UpkeepSettings } from '../../lib/jobs/tidy/upkeep.js';
+import type { TidyResult, UpkeepSettings } from '../../lib/jobs/tidy/tidy.js';
 import { SNAPSHOT_LEVEL } from '../../lib/replica/names.js';
 import { parseReplicaUrl } from '../../lib/replica/open.js';
 import type { LtxFileInfo } from '../../lib/replica/replica.js';

@@ -14,7 +14,6 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Capture } from '../capture/capture.js';
 import { ResumeState } from '../capture/resume-state.js';
 import { GivenUpError, JetliteError } from '../errors.js';
-import type { Replica } from '../replica/replica.js';
 import { Attempts, hasCode, isAway, pause } from './session/attempts.js';
 import { startAuditor } from './session/auditor.js';
 import type { Companion, StartCompanion } from './session/companion.js';
@@ -22,58 +21,16 @@ import { FrozenStates } from './session/frozen-states.js';
 import { watchOtherWriters } from './session/other-writers.js';
 import { goOnWith } from './session/replica-state.js';
 import type { ReplicateEvent } from './session/replicate-event.js';
+import type { ReplicateOptions, ReplicateResult } from './session/replicate-options.js';
 import { expectSameDatabase, type Newcomer } from './session/same-database.js';
 import { Spool } from './session/spool.js';
 import { Uploader } from './session/uploader.js';
 import { claimState, replicaStateFolder, stateFolder } from './state-folder.js';
 import { DEFAULT_LEVELS, tidy } from './tidy/tidy.js';
-import { startUpkeep, type UpkeepSettings } from './tidy/upkeep.js';
+import { startUpkeep } from './tidy/upkeep.js';
 
 export type { ReplicateEvent } from './session/replicate-event.js';
-
-export interface ReplicateOptions {
-  /** Path of the database. It may be created later. */
-  readonly database: string;
-  readonly replica: Replica;
-  /** Folder for what must outlive the process; by default `.<name>-jetlite` beside the database. */
-  readonly stateDir?: string;
-  /** Longest time commits gather while an earlier batch is still being put, ms. */
-  readonly syncIntervalMs?: number;
-  /** Largest size of what waits on disk for a replica that is away, bytes; default 1 GiB. */
-  readonly spoolMaxBytes?: number;
-  /** End as soon as the replica is up to date. */
-  readonly once?: boolean;
-  /** Merged levels, snapshots and retention, which go on beside; not with `once`. False: files are only added. */
-  readonly levels?: UpkeepSettings | false;
-  /** With `once`: in the end, make a snapshot of the newest state if there is none. */
-  readonly forceSnapshot?: boolean;
-  /** With `once`: in the end, remove what retention lets go. */
-  readonly enforceRetention?: boolean;
-  /** Go on with the replica also where nothing in it is this database's. */
-  readonly allowOtherDatabase?: boolean;
-  /** False: look at the files by the clock only, every `pollIntervalMs`. */
-  readonly fileEvents?: boolean;
-  /** How often to ask the replica whether it still has what it acknowledged, ms. Default 600,000. */
-  readonly auditIntervalMs?: number;
-  /** How often to look when no file event comes, ms. */
-  readonly pollIntervalMs?: number;
-  /** Firing it ends the job after what was committed by then is durable. A second reason to stop is the caller's. */
-  readonly signal?: AbortSignal;
-  readonly onEvent?: (event: ReplicateEvent) => void;
-}
-
-export interface ReplicateResult {
-  /** The state the replica is at; 0 if it is empty. */
-  readonly txid: bigint;
-  readonly commits: number;
-  /** LTX files put. */
-  readonly files: number;
-  readonly bytes: number;
-  /** Images that took the place of following, the first one included. */
-  readonly images: number;
-  /** Restarts of the WAL crossed with proof. */
-  readonly restarts: number;
-}
+export type { ReplicateOptions, ReplicateResult } from './session/replicate-options.js';
 
 const DEFAULT_SYNC_INTERVAL_MS = 100;
 const DEFAULT_POLL_MS = 1000;

@@ -5,7 +5,7 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { restore } from '../../lib/jobs/restore.js';
-import type { UpkeepSettings } from '../../lib/jobs/tidy/upkeep.js';
+import type { UpkeepSettings } from '../../lib/jobs/tidy/tidy.js';
 import { formatTxid } from '../../lib/ltx/header.js';
 import { openReplica } from '../../lib/replica/open.js';
 import { LEASE_NAME } from '../../lib/replica/replica.js';

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { performance } from 'node:perf_hooks';
 import { fileURLToPath } from 'node:url';
 import type { ReplicateEvent } from '../../lib/jobs/replicate.js';
-import type { UpkeepSettings } from '../../lib/jobs/tidy/upkeep.js';
+import type { UpkeepSettings } from '../../lib/jobs/tidy/tidy.js';
 import type { NatsOptions } from '../../lib/replica/nats/connect.js';
 import { type JsonLine, JsonLinesChild } from './json-lines.js';
 

@@ -8,9 +8,9 @@
 import type { Capture } from '../../capture/capture.js';
 import type { ResumeState } from '../../capture/resume-state.js';
 import type { Replica } from '../../replica/replica.js';
-import type { ReplicateOptions } from '../replicate.js';
 import type { FrozenState } from './frozen-states.js';
 import type { ReplicateEvent } from './replicate-event.js';
+import type { ReplicateOptions } from './replicate-options.js';
 import type { Spool } from './spool.js';
 import type { Uploader } from './uploader.js';
 

@@ -25,6 +25,12 @@ export const DEFAULT_LEVELS: LevelSettings = {
   level0RetentionMs: 300_000,
 };
 
+/** The settings of merging and removing beside a replication. What is left out is as in DEFAULT_LEVELS. */
+export interface UpkeepSettings extends Partial<LevelSettings> {
+  /** False: files are merged, but never removed. */
+  readonly retention?: boolean;
+}
+
 export type TidyEvent =
   | CompactEvent
   | {

@@ -14,13 +14,7 @@ import { hasCode, pause } from '../session/attempts.js';
 import type { Companion, SessionParts } from '../session/companion.js';
 import type { Lease } from './lease.js';
 import { snapshotLive } from './snapshot.js';
-import { DEFAULT_LEVELS, type LevelSettings, type TidyEvent, tidy } from './tidy.js';
-
-/** What is left out is as in DEFAULT_LEVELS. */
-export interface UpkeepSettings extends Partial<LevelSettings> {
-  /** False: files are merged, but never removed. */
-  readonly retention?: boolean;
-}
+import { DEFAULT_LEVELS, type LevelSettings, type TidyEvent, tidy, type UpkeepSettings } from './tidy.js';
 
 /** A companion of a replication. */
 export function startUpkeep(session: SessionParts): Companion {
