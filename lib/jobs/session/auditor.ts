@@ -14,7 +14,6 @@
  */
 
 import { setTimeout as delay } from 'node:timers/promises';
-import { ConflictError } from '../../errors.js';
 import { formatTxid } from '../../ltx/header.js';
 import { ltxPath } from '../../replica/names.js';
 import type { FileFlaw, LtxFileInfo } from '../../replica/replica.js';
@@ -22,6 +21,7 @@ import { AcknowledgedMark } from './acknowledged.js';
 import { hasCode, pause } from './attempts.js';
 import { auditReplica, describeLost, type Judgement } from './audit.js';
 import type { Companion, SessionParts } from './companion.js';
+import { conflictWith } from './other-writers.js';
 import type { SpooledFile } from './spool.js';
 
 const DEFAULT_INTERVAL_MS = 10 * 60_000;
@@ -118,7 +118,7 @@ class Auditor implements Companion {
       found = await this.#look();
     }
     if (found === undefined) return;
-    this.#refuseForeign(found);
+    await this.#refuseForeign(found);
     const { lost, broken } = found;
     const isAnew = this.#isBegunAnew;
     this.#isBegunAnew = false;
@@ -143,14 +143,11 @@ class Auditor implements Companion {
   }
 
   /** Files of level 0 that this job neither put nor found at its start. */
-  #refuseForeign({ sound, foreign }: Judgement): void {
-    const { replica, uploader } = this.#session;
+  async #refuseForeign({ sound, foreign }: Judgement): Promise<void> {
+    const { uploader } = this.#session;
     const above = sound.find(({ level, maxTxid }) => level === 0 && maxTxid > uploader.sealedTxid);
     const file = foreign[0]?.file ?? above;
-    if (file === undefined) return;
-    throw new ConflictError(`another writer put ${ltxPath(file)} in ${replica.url}`, {
-      hint: 'Only one program may write a replica: stop one of them, or give each its own place.',
-    });
+    if (file !== undefined) throw await conflictWith(this.#session, file);
   }
 
   /**

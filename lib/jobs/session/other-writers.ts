@@ -74,7 +74,8 @@ async function nameOfWriter(replica: Replica, file: LtxFileInfo): Promise<string
   }
 }
 
-async function conflictWith({ replica }: SessionParts, file: LtxFileInfo): Promise<ConflictError> {
+/** The error that ends a job in whose replica another writer put this file: who, what and when. */
+export async function conflictWith({ replica }: SessionParts, file: LtxFileInfo): Promise<ConflictError> {
   const who = file.writer ?? (await nameOfWriter(replica, file));
   const when = new Date(file.timestampMs).toISOString();
   return new ConflictError(
