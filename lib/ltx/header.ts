@@ -168,9 +168,10 @@ export function ltxFileName(minTxid: bigint, maxTxid: bigint): string {
  * range.
  */
 export function parseLtxFileName(name: string): { minTxid: bigint; maxTxid: bigint } | undefined {
-  const match = /^([0-9a-f]{16})-([0-9a-f]{16})\.ltx$/.exec(name);
-  if (match === null) return undefined;
-  const minTxid = BigInt(`0x${match[1]}`);
-  const maxTxid = match[2] === match[1] ? minTxid : BigInt(`0x${match[2]}`);
+  if (!/^[0-9a-f]{16}-[0-9a-f]{16}\.ltx$/.test(name)) return undefined;
+  const min = name.slice(0, 16);
+  const max = name.slice(17, 33);
+  const minTxid = BigInt(`0x${min}`);
+  const maxTxid = max === min ? minTxid : BigInt(`0x${max}`);
   return minTxid > 0n && minTxid <= maxTxid ? { minTxid, maxTxid } : undefined;
 }

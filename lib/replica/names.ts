@@ -44,15 +44,14 @@ export function versionKey(file: LtxName & { readonly version?: string }): strin
   return `${level}/${minTxid}-${maxTxid}@${version ?? ''}`;
 }
 
+const LTX_PATH_START = /^ltx\/[0-9]\//;
+const LEVEL_AT = 'ltx/'.length;
 const FILE_NAME_AT = 'ltx/0/'.length;
 
 /** The reverse of `ltxPath`; undefined for every other name. Listings of many thousand files go through here. */
 export function parseLtxPath(path: string): LtxName | undefined {
-  if (!path.startsWith('ltx/') || path[FILE_NAME_AT - 1] !== '/') return undefined;
-  const level = parseLevel(path[FILE_NAME_AT - 2]);
-  if (level === undefined) return undefined;
-  const txids = parseLtxFileName(path.slice(FILE_NAME_AT));
-  return txids && { level, minTxid: txids.minTxid, maxTxid: txids.maxTxid };
+  const txids = LTX_PATH_START.test(path) ? parseLtxFileName(path.slice(FILE_NAME_AT)) : undefined;
+  return txids && { level: Number(path[LEVEL_AT]), minTxid: txids.minTxid, maxTxid: txids.maxTxid };
 }
 
 /** The order of a listing: by level, then first, then last transaction. */

@@ -23,7 +23,9 @@ import { ASK_AGAIN_MS } from './connect.js';
 import { isPassing } from './errors.js';
 
 const HEARTBEAT_MS = 2000;
-const SILENCE_MS = 12_000;
+/** How often to look whether anything came, and how often in a row nothing is silence. */
+const LISTEN_MS = 4000;
+const SILENT_TIMES = 3;
 /** After this time without anyone listening the server forgets the consumer. */
 const FORGET_AFTER_MS = 30_000;
 
@@ -82,7 +84,10 @@ export class OrderedConsumer {
   readonly #name = nuid.next();
   #subscription: Subscription | undefined;
   #forgetLost: () => void = () => {};
-  #silence: NodeJS.Timeout | undefined;
+  #listening: NodeJS.Timeout | undefined;
+  /** Whether anything came since the last look, and how many looks nothing had come. */
+  #heard = false;
+  #silentTimes = 0;
   #delivered = 0;
   #pending = 0;
   #ended = false;
@@ -101,6 +106,7 @@ export class OrderedConsumer {
     const { link, stream } = this.#bucket;
     const manager = await link.connection.jetstreamManager({ timeout: timeoutMs, checkAPI: false });
     const inbox = createInbox();
+    this.#listening = setInterval(() => this.#listen(), LISTEN_MS);
     this.#forgetLost = link.onLost((error) => this.#break(error));
     this.#subscription = link.connection.subscribe(inbox, {
       callback: (error, message) => (error ? this.#break(error) : this.#take(message)),
@@ -124,7 +130,6 @@ export class OrderedConsumer {
     const info = await link.orLost(creating);
     // What arrived before this answer is counted in `delivered`, not in `num_pending`.
     this.#pending = info.num_pending + info.delivered.consumer_seq;
-    this.#listen();
   }
 
   close(): void {
@@ -136,9 +141,11 @@ export class OrderedConsumer {
 
   #take(message: Msg): void {
     if (this.#ended) return;
-    this.#listen();
+    // Looked at now and then: a timer that each of many thousand messages puts off costs as much as reading them.
+    this.#heard = true;
+    const reply = message.reply ?? '';
     // Headers are decoded when they are looked at: only where the reply subject shows that it is no message.
-    if (message.reply?.startsWith('$JS.ACK.')) this.#takeMessage(deliveryOf(message));
+    if (reply.startsWith('$JS.ACK.')) this.#takeMessage(deliveryOf(message, reply));
     else this.#takeStatus(message, message.headers?.code ?? 0);
   }
 
@@ -176,11 +183,9 @@ export class OrderedConsumer {
   }
 
   #listen(): void {
-    if (this.#silence === undefined) {
-      this.#silence = setTimeout(() => this.#break(new Error('the server fell silent')), SILENCE_MS);
-    } else {
-      this.#silence.refresh();
-    }
+    this.#silentTimes = this.#heard ? 0 : this.#silentTimes + 1;
+    this.#heard = false;
+    if (this.#silentTimes === SILENT_TIMES) this.#break(new Error('the server fell silent'));
   }
 
   #break(why: Error): void {
@@ -191,23 +196,41 @@ export class OrderedConsumer {
 
   #end(): void {
     this.#ended = true;
-    clearTimeout(this.#silence);
+    clearInterval(this.#listening);
     this.#forgetLost();
     this.#subscription?.unsubscribe();
   }
 }
 
+const DOT = 0x2e;
+const ZERO = 0x30;
+const SHORT_REPLY_DOTS = 8;
+/** Of a time in nanoseconds: those below a millisecond. */
+const NANO_DIGITS = 6;
+/** Where the dots of a reply subject are: one for all, since nothing keeps it. */
+const dots = new Uint16Array(16);
+
 /**
  * Reads the numbers that the server puts into a reply subject: `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream
  * sequence>.<consumer sequence>.<nanoseconds>.<pending>`, with domain and account before the stream in newer ones.
  */
-function deliveryOf(message: Msg): Delivery {
-  const tokens = (message.reply ?? '').split('.');
-  const at = tokens.length > 9 ? 6 : 4;
+function deliveryOf(message: Msg, reply: string): Delivery {
+  let count = 0;
+  for (let i = 0; i < reply.length; i++) {
+    if (reply.charCodeAt(i) === DOT) dots[count++ % dots.length] = i;
+  }
+  const at = count > SHORT_REPLY_DOTS ? 6 : 4;
   return {
     message,
-    sequence: Number(tokens[at + 1]),
-    number: Number(tokens[at + 2]),
-    timestampMs: Number(tokens[at + 3]?.slice(0, -6)),
+    sequence: numberIn(reply, dots[at] + 1, dots[at + 1]),
+    number: numberIn(reply, dots[at + 1] + 1, dots[at + 2]),
+    timestampMs: numberIn(reply, dots[at + 2] + 1, dots[at + 3] - NANO_DIGITS),
   };
+}
+
+/** The decimal number between two places in a text. */
+function numberIn(text: string, from: number, to: number): number {
+  let value = 0;
+  for (let i = from; i < to; i++) value = value * 10 + text.charCodeAt(i) - ZERO;
+  return value;
 }

@@ -73,16 +73,17 @@ function ltxNameOf(prefix: string, name: string): LtxName | undefined {
 /** What the listing of a replica shows of a file. */
 export function infoOf(file: ListedFile): LtxFileInfo {
   const { level, minTxid, maxTxid, size, timestampMs, version, digest, writer } = file;
-  return {
+  const info: { -readonly [K in keyof LtxFileInfo]: LtxFileInfo[K] } = {
     level,
     minTxid,
     maxTxid,
     size,
     timestampMs,
     version,
-    ...(digest !== '' && { digest }),
-    ...(writer !== '' && { writer }),
   };
+  if (digest !== '') info.digest = digest;
+  if (writer !== '') info.writer = writer;
+  return info;
 }
 
 /** Names one version of an object: its meta's sequence and its nuid. */

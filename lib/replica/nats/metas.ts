@@ -37,6 +37,7 @@ export async function openMetas(
   isOver: () => boolean = () => false,
 ): Promise<OpenMetas> {
   let taken = 0;
+  let wanted = Number.POSITIVE_INFINITY;
   let sequence = 0;
   let failure: Error | undefined;
   let idle = false;
@@ -53,7 +54,7 @@ export async function openMetas(
         sequence = delivery.sequence;
         idle = false;
         events.deliver(delivery);
-        wake();
+        if (taken >= wanted) wake();
       },
       flowControl: (answer) => answer(),
       idle: () => {
@@ -67,7 +68,8 @@ export async function openMetas(
       },
     };
   });
-  while (taken < consumer.pending && failure === undefined && !isOver()) {
+  wanted = consumer.pending;
+  while (taken < wanted && failure === undefined && !isOver()) {
     if (idle) {
       idle = false;
       if (!(await hasMessageFrom(bucket, metaFilter(bucket), sequence + 1))) break;
@@ -82,5 +84,5 @@ export async function openMetas(
     consumer.close();
     throw failure ?? new Error('the replica was closed');
   }
-  return { consumer, sequence, isWhole: taken >= consumer.pending };
+  return { consumer, sequence, isWhole: taken >= wanted };
 }

@@ -96,9 +96,10 @@ export interface MetaMessage {
 /** What a meta says; undefined if it is not that of an object (a link, damaged, under another's name). */
 export function decodeMeta(bucket: Bucket, message: MetaMessage): StoredObject | undefined {
   const { data, sequence, storedMs } = message;
-  let meta: Record<string, unknown>;
+  const text = Buffer.isBuffer(data) ? data : Buffer.from(data.buffer, data.byteOffset, data.length);
+  let meta: Record<string, unknown> | null;
   try {
-    meta = JSON.parse(Buffer.from(data.buffer, data.byteOffset, data.length).toString());
+    meta = JSON.parse(text.toString());
   } catch {
     return undefined;
   }

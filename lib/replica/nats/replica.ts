@@ -103,10 +103,8 @@ class NatsReplica implements Replica {
 
   async list(level?: number): Promise<LtxFileInfo[]> {
     const files = await this.#listing.files();
-    return files
-      .filter((file) => level === undefined || file.level === level)
-      .map(infoOf)
-      .sort(compareFiles);
+    const wanted = level === undefined ? files : files.filter((file) => file.level === level);
+    return wanted.map(infoOf).sort(compareFiles);
   }
 
   async *read(file: LtxFileInfo, range?: ReadRange, options?: ReadOptions): AsyncGenerator<Uint8Array> {
