@@ -5,8 +5,8 @@
  * 1. Two slots are written in turn, each with a checksum: a write that is cut off leaves the other.
  * 2. A slot is written *before* the commit that it describes is finished. So after a kill the WAL ends where the newer slot
  *    says, or where the older one says; nothing but these two was ours. `confirm` says that the newer one came true.
- * 3. Nothing is synced: after a power cut both the slots and the WAL may be older than they were, and the WAL's own
- *    checksums tell. What counts then is `base`, which moves only after a checkpoint that was synced.
+ * 3. Nothing is synced: after a power cut both the slots and the WAL may be older than they were. The WAL's own checksums
+ *    tell where it ends; if no slot says so, the whole database goes in again.
  */
 
 import { createHash } from 'node:crypto';
@@ -23,8 +23,6 @@ export interface CopyIdentity {
 }
 
 export interface CopyPosition {
-  /** The database file holds all of this state; what came after it is in the WAL. */
-  readonly base: bigint;
   readonly txid: bigint;
   /** When that state was captured, milliseconds since the epoch. */
   readonly timestampMs: number;
@@ -125,14 +123,13 @@ export class CopyState {
 }
 
 function encodeSlot(slot: Slot): Buffer {
-  const { replica, inode, pageSize, base, txid, timestampMs, end, file, sequence } = slot;
+  const { replica, inode, pageSize, txid, timestampMs, end, file, sequence } = slot;
   const text = JSON.stringify({
     version: VERSION,
     sequence,
     replica,
     inode,
     pageSize,
-    base: base.toString(16),
     txid: txid.toString(16),
     timestampMs,
     end,
@@ -149,9 +146,9 @@ function decodeSlot(bytes: Buffer): Slot | undefined {
   const at = text.indexOf(' ');
   const json = text.slice(at + 1);
   if (at === -1 || text.slice(0, at) !== checksumOf(json)) return undefined;
-  const { version, base, txid, ...rest } = JSON.parse(json);
+  const { version, txid, ...rest } = JSON.parse(json);
   if (version !== VERSION) return undefined;
-  return { ...rest, base: BigInt(`0x${base}`), txid: BigInt(`0x${txid}`) } as Slot;
+  return { ...rest, txid: BigInt(`0x${txid}`) } as Slot;
 }
 
 function checksumOf(text: string): string {

@@ -128,12 +128,12 @@ export class CopyWal {
     }
   }
 
-  /** The newest committed page 1, copied out; undefined if no frame holds one. */
-  pageOne(): Uint8Array | undefined {
+  /** The newest committed version of a page, copied out; undefined if no frame holds one. */
+  page(pgno: number): Uint8Array | undefined {
     const head = Buffer.alloc(4);
     for (let frame = this.end.frame; frame > 0; frame--) {
       const offset = this.#offsetOf(frame - 1);
-      if (readFully(this.fd, head, 4, offset) < 4 || head.readUInt32BE(0) !== 1) continue;
+      if (readFully(this.fd, head, 4, offset) < 4 || head.readUInt32BE(0) !== pgno) continue;
       const page = new Uint8Array(this.pageSize);
       readFully(this.fd, page, page.length, offset + FRAME_HEADER_SIZE);
       return page;

@@ -4,9 +4,9 @@
  * This process is the copy's only writer and takes no lock: it appends each batch to the copy's `-wal` as frames, the last
  * one marked as a commit, and then overwrites the header of the `-shm` with zeros, so that the next reader rebuilds that.
  *
- * 1. The database file holds all of state `base`. Only a checkpoint of our own moves it on, and only one before which the
- *    index was seen to end where our last commit does: a reader that began to rebuild the index earlier may have
- *    published an older end, and a checkpoint by that one would cut off what lies behind it.
+ * 1. The database file is only changed by a checkpoint of our own, and only by one before which the index was seen to end
+ *    where our last commit does: a reader that began to rebuild the index earlier may have published an older end, and a
+ *    checkpoint by that one would cut off what lies behind it.
  * 2. Where the WAL is not what it was left as (a reader that could write was the last to close and removed it, or cut it),
  *    what was in it may be in the database file, in part or whole, and so may be what that reader wrote itself. Then the
  *    whole database goes in again as *one* commit, of a state at least as new as any that a reader may have seen:
@@ -107,7 +107,7 @@ export class LiveCopy {
     const inode = found.ino.toString();
     const state = new CopyState(statePath);
     state.read();
-    const position = { base: txid, txid, timestampMs, end: NO_FRAMES, file: stampOf(found) };
+    const position = { txid, timestampMs, end: NO_FRAMES, file: stampOf(found) };
     state.begin({ replica, inode, pageSize }, position);
     state.close();
   }
@@ -146,10 +146,6 @@ export class LiveCopy {
     return this.#position.txid;
   }
 
-  get base(): bigint {
-    return this.#position.base;
-  }
-
   get timestampMs(): number {
     return this.#position.timestampMs;
   }
@@ -186,21 +182,13 @@ export class LiveCopy {
     return new CopyBatch(this.#wal.begin(), (commit, to) => this.#finish(commit, to));
   }
 
-  /** Takes note that the state it stands at is also that of a later TXID, which changed nothing. */
-  moveTo(to: BatchEnd): void {
-    const { base, end } = this.#position;
-    const { file } = this.#position;
-    this.#put({ base, txid: to.txid, timestampMs: to.timestampMs, end, ...(file !== undefined && { file }) });
-    this.#state.confirm();
-  }
-
-  /** Page 1 as it stands, for a batch that changes nothing but the size. */
-  pageOne(): Uint8Array {
-    const inWal = this.#wal.pageOne();
+  /** A page as it stands; zeros beyond the end. Looks through the WAL: for a few pages only. */
+  page(pgno: number): Uint8Array {
+    const inWal = this.#wal.page(pgno);
     if (inWal !== undefined) return inWal;
     const page = new Uint8Array(this.pageSize);
     const file = openHandle(this.path);
-    readFully(file.fd, page, page.length, 0);
+    readFully(file.fd, page, page.length, (pgno - 1) * this.pageSize);
     releaseHandle(file);
     return page;
   }
@@ -218,7 +206,7 @@ export class LiveCopy {
     this.#wal.startOver();
     const { txid, timestampMs } = this.#position;
     const file = stampOf(fs.statSync(this.path, { bigint: true }));
-    this.#put({ base: txid, txid, timestampMs, end: NO_FRAMES, file });
+    this.#put({ txid, timestampMs, end: NO_FRAMES, file });
     this.#state.confirm();
     return true;
   }
@@ -241,11 +229,11 @@ export class LiveCopy {
   }
 
   #finish(commit: WalCommit, { txid, timestampMs, pageCount }: BatchEnd): void {
-    if (commit.isEmpty) commit.add(1, this.pageOne());
-    const { base } = this.#position;
+    // A batch that changes nothing but the size.
+    if (commit.isEmpty) commit.add(1, this.page(1));
     let next: CopyPosition | undefined;
     commit.finish(pageCount, (end) => {
-      next = { base, txid, timestampMs, end };
+      next = { txid, timestampMs, end };
       this.#state.write(next);
     });
     this.#index.invalidate();

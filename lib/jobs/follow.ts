@@ -5,26 +5,30 @@
  * 2. The replica's own pushes wake the follower; a listing now and then covers a push that did not arrive.
  * 3. Each batch leads to the newest state that is known. When batches come fast they gather: each costs the readers a
  *    rebuilt index.
- * 4. Whatever the replica does (gone, damaged, a hole) the copy stays at its last whole state and can be read.
+ * 4. Whatever the replica does (gone, damaged, a hole, its newest files lost) the copy stays at its last whole state and
+ *    can be read; it never goes back.
  */
 
 import { resolve } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { claim } from '../claim.js';
-import { Guard, GuardFailed, hasSqlite } from '../copy/guard.js';
 import { LiveCopy } from '../copy/live-copy.js';
 import { JetliteError } from '../errors.js';
 import { formatTxid } from '../ltx/header.js';
+import { versionKey } from '../replica/names.js';
 import type { LtxFileInfo, Replica } from '../replica/replica.js';
-import { applyPlan, expectSameHistory, isOnRecord } from './follow-plan.js';
-import { planRestore } from './plan.js';
+import { applyPlan } from './following/apply-plan.js';
+import { BoundedWal, type WalBounds } from './following/bounded-wal.js';
+import { behind, expectSameDatabase, standingOf } from './following/history.js';
+import { planRestore, type RestorePlan } from './plan.js';
+import { Damage, type DamagedFile } from './rebuild/damage.js';
 import { lookAtOutput, outputError } from './rebuild/output.js';
 import type { OnProgress } from './rebuild/rebuild.js';
-import { restore } from './restore.js';
+import { type RestoreResult, restore } from './restore.js';
 import { hasCode, pause } from './session/attempts.js';
 import { stateFolder } from './state-folder.js';
 
-export interface FollowOptions {
+export interface FollowOptions extends WalBounds {
   readonly replica: Replica;
   /** Path of the copy. */
   readonly output: string;
@@ -34,10 +38,6 @@ export interface FollowOptions {
   readonly parallelism?: number | undefined;
   /** What SQLite checks before a new copy appears; default none. */
   readonly integrityCheck?: 'none' | 'quick' | 'full' | undefined;
-  /** Where SQLite is at hand: the copy's WAL is emptied when it has grown to this size, bytes; default 4 MiB. */
-  readonly checkpointBytes?: number | undefined;
-  /** The copy's WAL may grow to this size, bytes; default 1 GiB. */
-  readonly maxWalBytes?: number | undefined;
   /** The replica is listed at least this often, whether it told of something new or not; default 30 s. */
   readonly listIntervalMs?: number | undefined;
   /** Firing it ends the job, which then returns. */
@@ -49,14 +49,15 @@ export interface FollowOptions {
 export interface FollowEvent {
   /**
    * `following`: the copy can be read. `applied`: it stands at a newer state. `waiting`: the replica cannot be followed just
-   * now. `back`: it can again. `mending`: readers removed the WAL, everything since the last checkpoint goes in again.
-   * `checkpoint`: the WAL was emptied. `full`: it has grown to its limit. `unguarded`: there is no SQLite at hand.
+   * now. `back`: it can again. `damaged`: a file of it is, and others led around that. `mending`: readers removed the WAL,
+   * the whole database goes in again. `checkpoint`: the WAL was emptied. `full`: it has grown to its limit. `unguarded`: there is no SQLite at hand.
    */
   readonly type:
     | 'following'
     | 'applied'
     | 'waiting'
     | 'back'
+    | 'damaged'
     | 'mending'
     | 'checkpoint'
     | 'full'
@@ -79,18 +80,12 @@ export interface FollowResult {
 }
 
 const DEFAULT_PARALLELISM = 8;
-const DEFAULT_CHECKPOINT_BYTES = 4 * 1024 * 1024;
 const DEFAULT_LIST_MS = 30_000;
-const DEFAULT_MAX_WAL_BYTES = 1024 * 1024 * 1024;
 /** Batches that come faster than this gather. */
 const GATHER_MS = 20;
-/** How long readers may keep a checkpoint, and with it the next batch, waiting; and the time between two tries. */
-const CHECKPOINT_PATIENCE_MS = 200;
-const CHECKPOINT_AGAIN_MS = 1000;
 const CHECK_FIRST_MS = 1;
 const CHECK_LAST_MS = 100;
 const CHECK_SETTLED_MS = 1000;
-const TURN_MS = 1000;
 const RETRY_FIRST_MS = 100;
 const RETRY_LAST_MS = 2000;
 /** A listing made while files appear may show a hole once. */
@@ -98,7 +93,7 @@ const TELL_AFTER = 2;
 
 /**
  * Restores a database and keeps it up to date until the signal fires. Throws JetliteError as `restore` does while there is no
- * copy yet; later CONFLICT (another program writes the copy, or the replica was begun anew) and OUTPUT.
+ * copy yet; later CONFLICT (another program writes the copy, or the replica was begun anew or is another one) and OUTPUT.
  */
 export async function follow(options: FollowOptions): Promise<FollowResult> {
   const { path } = await lookAtOutput(options.output);
@@ -118,10 +113,10 @@ export async function follow(options: FollowOptions): Promise<FollowResult> {
 
 async function followAt(path: string, options: FollowOptions): Promise<FollowResult> {
   const statePath = resolve(stateFolder(path), 'live-copy');
-  let restored = false;
+  let restored: RestoreResult | undefined;
   let copy = openCopy(path, statePath, options);
   if (copy === undefined) {
-    await restore({
+    restored = await restore({
       ...pick(options),
       output: path,
       prepare: (file, { pageSize, txid, timestampMs, pageCount }) => {
@@ -129,7 +124,6 @@ async function followAt(path: string, options: FollowOptions): Promise<FollowRes
         LiveCopy.prepare(path, file.fd, statePath, { replica, pageSize, txid, timestampMs, pageCount });
       },
     });
-    restored = true;
     copy = openCopy(path, statePath, options);
   }
   if (copy === undefined) {
@@ -138,6 +132,7 @@ async function followAt(path: string, options: FollowOptions): Promise<FollowRes
     });
   }
   const follower = new Follower(copy, options);
+  if (restored?.kind === 'restored') follower.tellOf(restored.damaged);
   try {
     await follower.run();
   } catch (error) {
@@ -147,7 +142,14 @@ async function followAt(path: string, options: FollowOptions): Promise<FollowRes
     copy.close();
   }
   const { txid, timestampMs } = copy;
-  return { output: path, txid, timestampMs, restored, batches: follower.batches, pages: follower.pages };
+  return {
+    output: path,
+    txid,
+    timestampMs,
+    restored: restored !== undefined,
+    batches: follower.batches,
+    pages: follower.pages,
+  };
 }
 
 /** With `force` a copy that cannot be gone on with counts as none. */
@@ -169,7 +171,7 @@ class Follower {
   pages = 0;
   readonly #copy: LiveCopy;
   readonly #options: FollowOptions;
-  readonly #guard: Guard | undefined;
+  readonly #wal: BoundedWal;
   readonly #ending = new AbortController();
   readonly #watching: Promise<void>;
   /** Files that the replica told of and that are not in the copy. */
@@ -177,33 +179,37 @@ class Follower {
   #mustList = true;
   #wake = () => {};
   #appliedAt = Number.NEGATIVE_INFINITY;
-  #turnedAt = Number.NEGATIVE_INFINITY;
   #listedAt = Number.NEGATIVE_INFINITY;
-  #checkpointAt = Number.NEGATIVE_INFINITY;
   #checkMs = CHECK_FIRST_MS;
   #failures = 0;
   #told: string | undefined;
-  #isFull = false;
+  /** The newest file of the last listing that was found to be of the copy's own database. */
+  #known: string | undefined;
+  readonly #forget: (() => void) | undefined;
 
   constructor(copy: LiveCopy, options: FollowOptions) {
     this.#copy = copy;
     this.#options = options;
-    this.#guard = hasSqlite() ? new Guard(copy.path) : undefined;
+    this.#wal = new BoundedWal(copy, options, this.#ending.signal, ({ type, level, message }) =>
+      this.#emit(type, level, message),
+    );
     const end = () => {
       this.#ending.abort();
       this.#wake();
     };
     options.signal?.addEventListener('abort', end, { once: true });
     if (options.signal?.aborted) end();
+    // It may have lost something meanwhile.
+    this.#forget = options.replica.onReturn?.(() => {
+      this.#mustList = true;
+      this.#wake();
+    });
     this.#watching = this.#watch();
   }
 
   async run(): Promise<void> {
-    const { replica, output } = this.#options;
-    if (this.#guard === undefined) {
-      const message = `this Node brings no SQLite (22.5 and newer do): the WAL of ${output} is not emptied, and readers must not write`;
-      this.#emit('unguarded', 'warn', message);
-    }
+    const { replica, output, listIntervalMs = DEFAULT_LIST_MS } = this.#options;
+    this.#wal.begin();
     const where = `TXID ${formatTxid(this.#copy.txid)}`;
     this.#emit('following', 'info', `${output} follows ${replica.url} from ${where} on`);
     while (!this.#ending.signal.aborted) {
@@ -212,7 +218,8 @@ class Follower {
         this.#copy.check();
         const isNews = this.#copy.mustMend || this.#mustList || this.#heard.length > 0;
         if (isNews) await this.#catchUp();
-        await this.#tend();
+        if (performance.now() - this.#listedAt > listIntervalMs) this.#mustList = true;
+        await this.#wal.tend();
         this.#succeeded();
         wait = Math.min(wait, this.#nextCheck());
       } catch (error) {
@@ -227,7 +234,8 @@ class Follower {
   async stop(): Promise<void> {
     this.#ending.abort();
     this.#wake();
-    await this.#guard?.stop();
+    this.#forget?.();
+    await this.#wal.stop();
     await Promise.race([this.#watching, pause(1000, undefined)]);
   }
 
@@ -261,25 +269,43 @@ class Follower {
       const message = `the WAL of ${copy.path} was removed or cut by a reader: the whole database goes in again`;
       this.#emit('mending', 'warn', message);
     }
-    const plan = mustMend ? await this.#planWhole() : await this.#plan();
-    if (plan.files.length > 0) {
-      await this.#makeRoom();
-      const applied = await applyPlan(copy, plan, replica, parallelism, signal);
-      this.batches++;
-      this.pages += applied.pages;
-      this.#appliedAt = performance.now();
-      this.#checkMs = CHECK_FIRST_MS;
-      const message = `${copy.path} stands at TXID ${formatTxid(copy.txid)}: ${applied.pages} pages`;
-      this.#emit('applied', 'debug', message);
+    const damage = new Damage(replica);
+    for (;;) {
+      const plan = await this.#plan(damage);
+      if (plan.files.length === 0) return;
+      await this.#wal.makeRoom();
+      try {
+        const applied = await applyPlan(copy, plan, replica, parallelism, signal);
+        this.#applied(applied.pages);
+        this.tellOf(damage.files);
+        return;
+      } catch (error) {
+        if ((await damage.note(error, plan.files)) === undefined) throw error;
+        this.#mustList = true;
+      }
     }
   }
 
-  async #plan() {
+  /** Says which files were damaged and gone around. */
+  tellOf(damaged: readonly DamagedFile[]): void {
+    for (const { message } of damaged) this.#emit('damaged', 'warn', message);
+  }
+
+  #applied(pages: number): void {
+    const { path, txid } = this.#copy;
+    this.batches++;
+    this.pages += pages;
+    this.#appliedAt = performance.now();
+    this.#checkMs = CHECK_FIRST_MS;
+    this.#emit('applied', 'debug', `${path} stands at TXID ${formatTxid(txid)}: ${pages} pages`);
+  }
+
+  async #plan(damage: Damage): Promise<RestorePlan> {
     const copy = this.#copy;
     const heard = this.#heard.filter((file) => file.maxTxid > copy.txid);
     // A name of the past that is written now: history may have begun anew.
     const isOld = this.#heard.some((file) => file.level === 0 && file.maxTxid <= copy.txid);
-    if (!this.#mustList && !isOld) {
+    if (!copy.mustMend && !this.#mustList && !isOld) {
       try {
         const plan = planRestore(heard, { kind: 'newest' }, copy.txid);
         this.#heard = [];
@@ -289,12 +315,12 @@ class Follower {
       }
     }
     const files = await this.#list();
-    return planRestore(files, { kind: 'newest' }, isOnRecord(files, copy) ? copy.txid : 0n);
-  }
-
-  /** Who removed the WAL may have written, too: no page of the database file is believed. */
-  async #planWhole() {
-    return planRestore(await this.#list(), { kind: 'newest' });
+    const standing = standingOf(files, copy);
+    if (standing !== 'continues') await this.#expectSameDatabase(files);
+    if (standing === 'behind') throw behind(this.#options.replica, copy);
+    // Who removed the WAL may have written, too: no page of the database file is believed.
+    const isWhole = copy.mustMend || standing === 'whole';
+    return damage.plan(files, { kind: 'newest' }, isWhole ? 0n : copy.txid);
   }
 
   async #list(): Promise<LtxFileInfo[]> {
@@ -304,75 +330,15 @@ class Follower {
     this.#mustList = false;
     this.#listedAt = performance.now();
     if (files.length === 0) throw new JetliteError('NOT_FOUND', 'the replica holds no files any more');
-    expectSameHistory(files, this.#copy);
     return files;
   }
 
-  /** The guard moves on, the WAL is emptied, a listing falls due. */
-  async #tend(): Promise<void> {
-    const copy = this.#copy;
-    const now = performance.now();
-    const { listIntervalMs = DEFAULT_LIST_MS } = this.#options;
-    if (now - this.#listedAt > listIntervalMs) this.#mustList = true;
-    if (this.#guard === undefined || copy.mustMend) return;
-    const { checkpointBytes = DEFAULT_CHECKPOINT_BYTES } = this.#options;
-    if (copy.walSize >= checkpointBytes && now - this.#checkpointAt > CHECKPOINT_AGAIN_MS) {
-      await this.#checkpoint(this.#guard);
-    } else if (now - this.#turnedAt > TURN_MS && !copy.isSettled) {
-      this.#turnedAt = now;
-      await this.#ask(this.#guard.turn());
-      copy.check();
-    }
-  }
-
-  async #checkpoint(guard: Guard): Promise<boolean> {
-    const copy = this.#copy;
-    const size = copy.walSize;
-    const emptied = (await this.#ask(copy.checkpoint(guard, CHECKPOINT_PATIENCE_MS))) === true;
-    this.#checkpointAt = emptied ? Number.NEGATIVE_INFINITY : performance.now();
-    if (!copy.mustMend) await this.#ask(guard.turn());
-    this.#turnedAt = performance.now();
-    if (emptied) {
-      this.#isFull = false;
-      this.#emit('checkpoint', 'debug', `emptied the WAL of ${copy.path}, ${size} bytes`);
-    }
-    return emptied;
-  }
-
-  /** Without its guard the copy can be followed all the same. */
-  async #ask<T>(answer: Promise<T>): Promise<T | undefined> {
-    try {
-      return await answer;
-    } catch (error) {
-      if (!(error instanceof GuardFailed) || this.#ending.signal.aborted) throw error;
-      this.#emit('unguarded', 'warn', error.message);
-      return undefined;
-    }
-  }
-
-  /** Throws OUTPUT if the WAL is at its limit and nothing can be done about it; waits for readers where they can. */
-  async #makeRoom(): Promise<void> {
-    const { maxWalBytes = DEFAULT_MAX_WAL_BYTES } = this.#options;
-    const copy = this.#copy;
-    const { signal } = this.#ending;
-    while (copy.walSize >= maxWalBytes && !copy.mustMend && !signal.aborted) {
-      if (this.#guard === undefined) {
-        throw new JetliteError(
-          'OUTPUT',
-          `the WAL of ${copy.path} has grown to its limit of ${maxWalBytes} bytes`,
-          {
-            hint: 'Run the follower on Node 22.5 or newer, which empties it; or end the readers and restore anew with --force.',
-          },
-        );
-      }
-      if (await this.#checkpoint(this.#guard)) return;
-      if (!this.#isFull) {
-        this.#isFull = true;
-        const message = `the WAL of ${copy.path} has grown to its limit and waits for a reader that keeps a transaction open`;
-        this.#emit('full', 'warn', message);
-      }
-      await pause(CHECKPOINT_AGAIN_MS, signal);
-    }
+  /** Looks once at each newest state, not at every try. */
+  async #expectSameDatabase(files: readonly LtxFileInfo[]): Promise<void> {
+    const newest = files.reduce((highest, file) => (file.maxTxid > highest.maxTxid ? file : highest));
+    if (versionKey(newest) === this.#known) return;
+    await expectSameDatabase(this.#options.replica, newest.maxTxid, this.#copy);
+    this.#known = versionKey(newest);
   }
 
   #nextCheck(): number {

@@ -258,7 +258,7 @@ test('a follower killed before or after the end of a commit knows where its copy
   assert.equal(await readers.count('next'), 3);
 });
 
-test('after a power cut that took the end of the WAL everything since the base goes in again', async (t) => {
+test('after a power cut that took the end of the WAL the whole database goes in again', async (t) => {
   const made = await copyWithReaders(t);
   if (!made) return;
   const { stage, copy, readers } = made;

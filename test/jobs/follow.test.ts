@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { hasSqlite } from '../../lib/copy/guard.js';
@@ -135,7 +135,7 @@ test('files that were merged and removed meanwhile are made up for by a snapshot
   assert.equal(await readers.count('one'), 5);
 });
 
-test('a replica that was begun anew, or has lost what the copy has, ends following and leaves the copy', async (t) => {
+test('a replica that has lost what the copy has is waited for, and gone on with when it has it again', async (t) => {
   const made = await following(t);
   if (!made) return;
   const { stage, run, readers } = made;
@@ -143,19 +143,114 @@ test('a replica that was begun anew, or has lost what the copy has, ends followi
   await stage.row();
   await run.reaches(3n);
   await run.stop();
-  rmSync(join(level0(stage), nameOf(3)));
-  const shorter = new FollowRun(t, { replica: stage.replica, output: stage.path });
-  await assert.rejects(shorter.ended, { code: 'CONFLICT', message: /ends at TXID 0000000000000002/ });
-
-  rmSync(join(stage.source.folder, 'replica'), { recursive: true });
-  mkdirSync(join(stage.source.folder, 'replica'));
-  const other = makeHistory(5, 4096, 3, random(1));
-  const replica = await openFileReplica(join(stage.source.folder, 'replica'));
-  for (let txid = 1; txid <= 5; txid++) await putLtx(replica, other, 0, txid, txid);
-  const anew = new FollowRun(t, { replica: stage.replica, output: stage.path });
-  await assert.rejects(anew.ended, { code: 'CONFLICT', message: /begun anew/ });
+  const [lost, later] = [3, 4].map((txid) => join(level0(stage), nameOf(txid)));
+  await stage.row();
+  for (const path of [lost, later]) renameSync(path, `${path}.away`);
+  const again = new FollowRun(t, { replica: stage.replica, output: stage.path });
+  const { message } = await again.sees(({ type }) => type === 'waiting');
+  assert.match(message, /does not hold TXID 0000000000000003 any more, nor a later one/);
   await readers.open('one');
   assert.equal(await readers.count('one'), 3);
+  for (const path of [lost, later]) renameSync(`${path}.away`, path);
+  await again.reaches(4n);
+  assert.equal(await readers.count('one'), 4);
+  assert.equal(again.events.filter(({ type }) => type === 'waiting').length, 1);
+});
+
+test('where other states have come under numbers that were lost, the first later one is taken whole', async (t) => {
+  const made = await following(t);
+  if (!made) return;
+  const { stage, run, readers } = made;
+  for (let i = 0; i < 3; i++) await stage.row('zeroblob(9000)');
+  await run.reaches(4n);
+  await run.stop();
+  // The writer has lost its own memory, too: it gives the numbers 3 and 4 again.
+  for (const txid of [3, 4]) rmSync(join(level0(stage), nameOf(txid)));
+  rmSync(join(stage.source.folder, '.app.db-jetlite'), { recursive: true });
+  const replica = await openFileReplica(join(stage.source.folder, 'replica'));
+  const step = async (sql: string): Promise<void> => {
+    await stage.source.run(sql);
+    await backup({ database: stage.source.path, replica });
+  };
+  await step('UPDATE t SET filler = zeroblob(5) WHERE n = 2');
+  await step('UPDATE t SET filler = zeroblob(5) WHERE n = 3');
+  const again = new FollowRun(t, { replica, output: stage.path });
+  const { message } = await again.sees(({ type }) => type === 'waiting');
+  assert.match(message, /does not hold TXID 0000000000000004 any more/);
+  await step('UPDATE t SET filler = zeroblob(5) WHERE n = 4');
+  await again.reaches(5n);
+  await readers.open('one');
+  assert.equal(await readers.count('one'), 4);
+  assert.deepEqual(await readers.run('one', 'SELECT sum(length(filler)) FROM t'), [[15]]);
+});
+
+for (const when of ['longer', 'shorter'] as const) {
+  test(`a replica that was begun anew and is ${when} than before ends following and leaves the copy`, async (t) => {
+    const made = await following(t);
+    if (!made) return;
+    const { stage, run, readers } = made;
+    await stage.row();
+    await stage.row();
+    await run.reaches(3n);
+    await run.stop();
+    rmSync(join(stage.source.folder, 'replica'), { recursive: true });
+    rmSync(join(stage.source.folder, '.app.db-jetlite'), { recursive: true });
+    const replica = await openFileReplica(join(stage.source.folder, 'replica'));
+    for (let txid = 1; txid <= (when === 'longer' ? 5 : 2); txid++) {
+      await stage.source.run('INSERT INTO t VALUES (NULL, NULL)');
+      await backup({ database: stage.source.path, replica });
+    }
+    const anew = new FollowRun(t, { replica, output: stage.path });
+    await assert.rejects(anew.ended, { code: 'CONFLICT', message: /begun anew/ });
+    await readers.open('one');
+    assert.equal(await readers.count('one'), 3);
+  });
+
+  test(`the replica of another database in its place, ${when} than it, ends following and leaves the copy`, async (t) => {
+    // Older than the copy: its times do not show that it is another one.
+    const other = await CopyStage.open(t);
+    if (other === undefined) return;
+    await other.step('DROP TABLE t', 'CREATE TABLE reading (x)');
+    for (let i = when === 'longer' ? 6 : 2; i > 2; i--) await other.step('INSERT INTO reading VALUES (1)');
+    const made = await following(t);
+    if (!made) return;
+    const { stage, run, readers } = made;
+    await stage.row();
+    await stage.row();
+    await run.reaches(3n);
+    await run.stop();
+    const place = join(stage.source.folder, 'replica');
+    rmSync(place, { recursive: true });
+    renameSync(join(other.source.folder, 'replica'), place);
+    const anew = new FollowRun(t, { replica: await openFileReplica(place), output: stage.path });
+    const found = /another database by now: .*found the tables "t" here and "reading" there/;
+    await assert.rejects(anew.ended, { code: 'CONFLICT', message: found });
+    await readers.open('one');
+    assert.equal(await readers.count('one'), 3);
+  });
+}
+
+test('a damaged file that others lead around does not keep the copy waiting', async (t) => {
+  const made = await following(t);
+  if (!made) return;
+  const { stage, run, readers } = made;
+  await run.stop();
+  for (let i = 0; i < 4; i++) await stage.row('zeroblob(9000)');
+  const settings = { ...DEFAULT_LEVELS, levelIntervalsMs: [600_000] };
+  const nowMs = Date.now() + 1_200_000;
+  await tidy(stage.replica, { settings, snapshot: 'none', retain: false, nowMs });
+  const folder = join(stage.source.folder, 'replica', 'ltx', '1');
+  const [name] = readdirSync(folder);
+  const bytes = readFileSync(join(folder, name));
+  bytes[bytes.length - 1] ^= 1;
+  writeFileSync(join(folder, name), bytes);
+  const again = new FollowRun(t, { replica: stage.replica, output: stage.path });
+  await again.reaches(5n);
+  const { message } = await again.sees(({ type }) => type === 'damaged');
+  assert.match(message, /^ltx\/1\/.*checksum.*; other files lead to the same state$/);
+  await readers.open('one');
+  assert.equal(await readers.count('one'), 5);
+  assert.ok(!again.events.some(({ type }) => type === 'waiting'));
 });
 
 test('pages of another size are not taken in', async (t) => {

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { LiveCopy } from '../../lib/copy/live-copy.js';
 import { backup } from '../../lib/jobs/backup.js';
-import { applyPlan } from '../../lib/jobs/follow-plan.js';
+import { applyPlan } from '../../lib/jobs/following/apply-plan.js';
 import { planRestore } from '../../lib/jobs/plan.js';
 import { restore } from '../../lib/jobs/restore.js';
 import { openFileReplica } from '../../lib/replica/file.js';

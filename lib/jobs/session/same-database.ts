@@ -13,14 +13,13 @@ import { JetliteError } from '../../errors.js';
 import { formatTxid } from '../../ltx/header.js';
 import type { Replica } from '../../replica/replica.js';
 import { readTableNames } from '../../sqlite/schema.js';
-import { ReplicaPages } from '../rebuild/replica-pages.js';
+import { nothingInCommon, tablesInReplica } from '../check/tables.js';
 
 /** So many pages, or one in so many, may agree by accident: those of empty tables do. */
 const ACCIDENTAL = 4;
 const ONE_IN = 50;
 /** Small databases change all their pages with a commit or two: nothing is said of them. */
 const LARGE = 64;
-const NAMES_SHOWN = 3;
 
 export interface Newcomer {
   readonly replica: Replica;
@@ -43,30 +42,19 @@ export async function expectSameDatabase(newcomer: Newcomer, batch: Batch): Prom
   const equal = shared - (batch.pages.size - grown);
   if (equal > Math.max(ACCIDENTAL, shared / ONE_IN)) return undefined;
 
-  const pages = new ReplicaPages(replica, txid);
-  const there = await readTableNames(async (pgno) => {
-    const page = new Uint8Array(batch.pageSize);
-    try {
-      return (await pages.read(pgno, page)) ? page : undefined;
-    } catch (error) {
-      // Merged or retired meanwhile: then nothing can be said.
-      if (error instanceof JetliteError && error.code === 'NOT_FOUND') return undefined;
-      throw error;
-    }
-  });
+  const there = await tablesInReplica(replica, txid, batch.pageSize);
   const here = await readTableNames(async (pgno) => {
     if (!batch.pages.has(pgno)) return undefined;
     const page = new Uint8Array(batch.pageSize);
     batch.pages.read(pgno, page, 0);
     return page;
   });
-  const tables = [...here].filter(isOwnTable);
-  const tablesThere = [...there].filter(isOwnTable);
-  if (tables.length > 0 && tablesThere.length > 0 && !tables.some((name) => there.has(name))) {
+  const tables = nothingInCommon(here, there);
+  if (tables !== undefined) {
     throw new JetliteError(
       'DATABASE',
       `${replica.url} seems to be the replica of another database than ${database}: expected a page or a table that ` +
-        `both have, found the tables ${listed(tables)} here and ${listed(tablesThere)} there`,
+        `both have, found the tables ${tables.here} here and ${tables.there} there`,
       {
         hint: 'Name another folder, bucket or prefix; or insist with --allow-other-database, and it goes on with this one.',
       },
@@ -77,14 +65,4 @@ export async function expectSameDatabase(newcomer: Newcomer, batch: Batch): Prom
     `hardly a page of ${database} is as in ${replica.url}: all ${batch.pages.size} go there. If that is the replica of ` +
     `another database, stop, and restore it with --txid ${formatTxid(txid)}`
   );
-}
-
-/** Litestream's own tables are in every database that it replicated. */
-function isOwnTable(name: string): boolean {
-  return !name.startsWith('_litestream_');
-}
-
-function listed(names: readonly string[]): string {
-  const shown = names.slice(0, NAMES_SHOWN).map((name) => JSON.stringify(name));
-  return names.length > NAMES_SHOWN ? `${shown.join(', ')}, …` : shown.join(' and ');
 }

@@ -7,9 +7,8 @@ import { type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Started, startJetlite } from '../../cli/run.js';
 import { CaptureStage, LONG } from '../../support/capture-stage.js';
-import { JsonLinesChild } from '../../support/json-lines.js';
+import { CopyReader } from '../../support/copy-reader.js';
 import { proveState } from '../../support/oracle/check.js';
-import { python } from '../../support/oracle/python.js';
 import { peer } from '../../support/peers.js';
 import { randomSource } from '../../support/random.js';
 
@@ -24,38 +23,6 @@ const WORK = {
   vacuumEvery: 150,
   seed: 3,
 } as const;
-
-interface Readings {
-  readonly reads: number;
-  readonly states: number;
-  readonly last: number;
-  readonly wrong: readonly string[];
-}
-
-class Reader {
-  readonly #child: JsonLinesChild;
-
-  private constructor(child: JsonLinesChild) {
-    this.#child = child;
-  }
-
-  static async start(t: TestContext, copy: string, ledger: string, pauseSeconds: number): Promise<Reader> {
-    const child = new JsonLinesChild(...python('reader.py', copy, ledger, String(pauseSeconds)));
-    t.after(() => child.kill());
-    await child.next();
-    return new Reader(child);
-  }
-
-  async stop(): Promise<Readings> {
-    const answer = await this.#child.ask('stop');
-    await this.#child.ended;
-    return answer as unknown as Readings;
-  }
-
-  kill(): Promise<void> {
-    return this.#child.kill();
-  }
-}
 
 async function followIt(t: TestContext, stage: CaptureStage, copy: string, node?: string): Promise<Started> {
   const args = ['restore', stage.replica, '-o', copy, '-f', '--log-level', 'debug'];
@@ -87,7 +54,9 @@ for (const node of ['this Node', 'Node 22'] as const) {
     const copy = join(stage.folder, 'copy.db');
     let follower = await followIt(t, stage, copy, program);
     const ledger = stage.ledgerPath;
-    const readers = await Promise.all([0, 0.01, 0.15].map((pause) => Reader.start(t, copy, ledger, pause)));
+    const readers = await Promise.all(
+      [0, 0.01, 0.15].map((pause) => CopyReader.start(t, copy, ledger, pause)),
+    );
     let applied = 0;
     let checkpoints = 0;
     let largestWal = 0;
@@ -101,7 +70,7 @@ for (const node of ['this Node', 'Node 22'] as const) {
         if (last && node === 'Node 22' && checkpoints + emptiedBy(stderr) === 0) continue;
         if (appliedBy(stderr) >= (last ? BATCHES - applied : share)) break;
       }
-      const doomed = await Reader.start(t, copy, ledger, 0.05);
+      const doomed = await CopyReader.start(t, copy, ledger, 0.05);
       if (kills < KILLS) {
         follower.child.kill('SIGKILL');
         await follower.ended.catch(() => undefined);
