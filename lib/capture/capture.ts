@@ -13,7 +13,6 @@
 
 import path from 'node:path';
 import { performance } from 'node:perf_hooks';
-import { setTimeout as delay } from 'node:timers/promises';
 import { throwIfAborted } from '../errors.js';
 import type { CaptureEvent, CaptureOptions } from './capture-options.js';
 import { FileEvents } from './file-events.js';
@@ -22,6 +21,7 @@ import { Follower, type FollowOutcome, type FrameSink } from './follower.js';
 import { FrozenImage } from './frozen-image.js';
 import { type Batch, Gathering } from './gathering.js';
 import { sourcePageSize, takeImage } from './image.js';
+import { Pace } from './pace.js';
 import type { PageSet } from './page-set.js';
 import { PageSums } from './page-sums.js';
 import type { ResumePoint } from './resume-state.js';
@@ -32,12 +32,6 @@ import { type QuietState, WalLifetimes } from './wal-lifetimes.js';
 export type { CaptureEvent, CaptureOptions } from './capture-options.js';
 export type { Batch } from './gathering.js';
 
-/** The first look after an event that brought no commit, and about the last one. */
-const LOOK_AGAIN_FIRST_MS = 1;
-const LOOK_AGAIN_LAST_MS = 1000;
-/** How often to look at a writer so fast that its events are not listened to, and when it counts as pausing. */
-const BUSY_POLL_MS = 2;
-const PAUSE_MS = 100;
 const DEFAULT_BATCH_BYTES = 16 * 1024 * 1024;
 const SUMS_MEMORY_BYTES = 64 * 1024 * 1024;
 let scratchCount = 0;
@@ -54,6 +48,7 @@ export class Capture {
   readonly #follower: Follower;
   readonly #lifetimes: WalLifetimes;
   readonly #gathering: Gathering;
+  readonly #pace: Pace;
   readonly #batchBytes: number;
   /** Why an image is needed before anything can be followed. */
   #imageReason: string | undefined = 'start';
@@ -62,16 +57,6 @@ export class Capture {
   /** Why the next image is to hold every page. */
   #wholeReason: string | undefined;
   #quiet: QuietState | undefined;
-  #quietTriedAt = 0;
-  /** When a commit was last seen, monotonic clock. */
-  #committedAt = 0;
-  /**
-   * How long to wait for an event. Frames that are written raise one, but the header that makes them a commit does not: it
-   * comes some time after them, with `synchronous=FULL` after the disk's sync. So after an event without a commit there
-   * are looks at it at doubling intervals.
-   */
-  #lookAgainMs = Number.POSITIVE_INFINITY;
-  #quietCost = 0;
 
   private constructor(files: SourceFiles, pageSize: number, options: CaptureOptions) {
     this.files = files;
@@ -81,6 +66,7 @@ export class Capture {
     this.#events = new FileEvents(files.path, options.fileEvents !== false);
     this.#follower = new Follower(pageSize, this.#events);
     this.#lifetimes = new WalLifetimes(files, this.#events);
+    this.#pace = new Pace(files, this.#events);
     this.#gathering = new Gathering(pageSize, () => this.#scratchPath());
     this.sums = new PageSums({ memoryBytes: SUMS_MEMORY_BYTES, spillPath: this.#scratchPath() });
   }
@@ -123,26 +109,13 @@ export class Capture {
   }
 
   /** Resolves when a file of the database has moved, or after `ms`. */
-  async wait(ms: number, signal?: AbortSignal): Promise<void> {
-    const events = this.#events;
-    if (events.isFlooded) events.rest();
-    if (!events.isResting) {
-      const moved = await events.wait(Math.min(ms, this.#lookAgainMs), signal);
-      if (moved) this.#lookAgainMs = LOOK_AGAIN_FIRST_MS;
-      else if (this.#lookAgainMs < LOOK_AGAIN_LAST_MS) this.#lookAgainMs *= 2;
-      else this.#lookAgainMs = Number.POSITIVE_INFINITY;
-    } else if (performance.now() - this.#committedAt < PAUSE_MS) {
-      await delay(Math.min(ms, BUSY_POLL_MS));
-    } else {
-      // The writer pauses. Returning makes the caller look once more, now that events arrive again.
-      events.watchAgain(this.files.path);
-      this.#lookAgainMs = LOOK_AGAIN_FIRST_MS;
-    }
+  wait(ms: number, signal?: AbortSignal): Promise<void> {
+    return this.#pace.wait(ms, signal);
   }
 
   /** The next look is not put off, however long the last image took. */
   hurry(): void {
-    this.#quietCost = 0;
+    this.#pace.hurry();
   }
 
   /**
@@ -382,8 +355,7 @@ export class Capture {
     const unchanged = this.#lifetimes.isUnchanged(this.#quiet);
     if (unchanged === 'settled') this.#quiet = { ...this.#quiet, settled: true };
     if (unchanged !== false) return 'current';
-    // A busy writer in rollback mode moves the file all the time: reading it must not take all of ours.
-    if (performance.now() - this.#quietTriedAt < 5 * this.#quietCost) return 'wait';
+    if (!this.#pace.isImageDue) return 'wait';
     this.#imageReason = 'the database file was written';
     return 'image';
   }
@@ -406,8 +378,7 @@ export class Capture {
       this.#gathering.clear();
       throw nothingThere(files.path);
     }
-    this.#quietTriedAt = performance.now();
-    this.#quietCost = this.#quietTriedAt - started;
+    this.#pace.imaged(started);
     this.#gathering.endImage(image.pageCount);
     this.#imageTaken(image.quiet, image.pageCount, reason);
     return 'current';
@@ -428,8 +399,7 @@ export class Capture {
         this.#gathering.page(pgno, bytes, offset);
       },
       commit: (pageCount) => {
-        this.#committedAt = performance.now();
-        this.#lookAgainMs = Number.POSITIVE_INFINITY;
+        this.#pace.committed();
         this.#gathering.commit(pageCount);
         this.#frozen?.resized(pageCount);
         return this.#gathering.bytes < this.#batchBytes;
