@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { ConflictError } from '../../lib/errors.js';
+import type { NatsOptions } from '../../lib/replica/nats/connect.js';
 import { openReplica } from '../../lib/replica/open.js';
 import type { Replica } from '../../lib/replica/replica.js';
 import { assertIntact, blocks } from '../support/blocks.js';
@@ -16,9 +17,13 @@ const isLong = process.env.JETLITE_LONG === '1';
 function openAt(
   t: { after(done: () => Promise<void>): void },
   servers: readonly NatsServer[],
+  nats: NatsOptions = {},
 ): Promise<Replica> {
   const hosts = servers.map(({ port }) => `127.0.0.1:${port}`).join(',');
-  const opening = openReplica(`nats://${hosts}/backups`, { env: {}, nats: { reconnectWaitMs: 50 } });
+  const opening = openReplica(`nats://${hosts}/backups`, {
+    env: {},
+    nats: { reconnectWaitMs: 50, ...nats },
+  });
   t.after(async () => (await opening).close());
   return opening;
 }
@@ -78,6 +83,24 @@ test('a put goes on over the leader’s death and over the restart of each serve
   const files = await replica.list(0);
   assert.equal(files.length, Number(txid));
   assert.equal(await contentOf(replica, files.at(-1)!), `with ${servers[2].port}`);
+});
+
+test('a put does not wait for the answers that a dead leader owes it', { timeout: 120_000 }, async (t) => {
+  const servers = await startNatsCluster(t);
+  if (servers === undefined) return;
+  await makeBucket(servers[0], 'backups', { replicas: 3 });
+  const leader = await streamLeader(servers);
+  const others = servers.filter((_, i) => i !== leader);
+  // Whoever waits for an answer until its time is over does not see the end of this test.
+  const replica = await openAt(t, others, { timeoutMs: 600_000 });
+  let attempts = 0;
+  const content = blocks(30, 5, async (i) => {
+    if (i === 0) attempts++;
+    if (i === 15 && attempts === 1) await servers[leader].kill();
+  });
+  const file = await replica.write(target(0, 1n), content);
+  assert.equal(attempts, 2);
+  await assertIntact(replica, file, 30, 5);
 });
 
 test('a large first backup into three replicas arrives whole', async (t) => {

@@ -20,6 +20,7 @@ import {
 import { JetliteError } from '../../errors.js';
 import type { NatsLink } from './connect.js';
 import { Api, apiCode, jetStreamOff, missingBucket, requestError } from './errors.js';
+import { StreamLeader } from './leader.js';
 
 const STREAM_PREFIX = 'OBJ_';
 const NANOS_PER_MS = 1e6;
@@ -62,6 +63,7 @@ export interface Bucket {
   readonly manager: JetStreamManager;
   /** True if the stream has more than one replica, so that messages can be under way unseen. */
   readonly replicated: boolean;
+  readonly leader: StreamLeader;
   /** Bytes, headers included; -1 for no limit. */
   readonly maxMessageSize: number;
   /** Settings that let the server drop parts of a replica, in words. */
@@ -75,7 +77,8 @@ export async function openBucket(
   onWarning: (message: string) => void = () => {},
 ): Promise<Bucket> {
   const manager = await managerOf(link, name);
-  const { config, cluster } = await streamOf(manager, link, name);
+  const info = await streamOf(manager, link, name);
+  const { config, cluster } = info;
   const dangers = dangersOf(config);
   for (const danger of dangers) onWarning(`bucket ${name} can lose parts of a replica: ${danger}`);
   if (config.num_replicas === 1 && cluster?.name) {
@@ -90,6 +93,7 @@ export async function openBucket(
     jetstream: link.connection.jetstream({ timeout: link.timeoutMs }),
     manager,
     replicated: config.num_replicas > 1,
+    leader: new StreamLeader(manager, info),
     maxMessageSize: config.max_msg_size,
     dangers,
   };

@@ -39,6 +39,8 @@ export interface Sending {
 }
 
 const EARLY_CHUNKS = 16;
+/** After this time without an answer it is looked whether the stream has another leader. */
+const LOOK_MS = 1000;
 
 /** The nuid is of no use any more: the order of its chunks is broken, or unknown. */
 export class NuidSpoilt extends Error {}
@@ -156,8 +158,13 @@ class ChunkWindow {
   #waiting = false;
   #ended = false;
   #failure: unknown;
+  /** What was not answered yet never will be. */
   #lost = false;
   readonly #forgetLost: () => void;
+  /** Who led the stream when sending began. */
+  readonly #leader: string;
+  readonly #looking: NodeJS.Timeout | undefined;
+  #wasAnswered = true;
   #changed: () => void = () => {};
   readonly #wake = () => this.#changed();
 
@@ -166,9 +173,11 @@ class ChunkWindow {
     this.#chunkSize = chunkSize;
     sending.signal?.addEventListener('abort', this.#wake);
     this.#forgetLost = sending.bucket.link.onLost((error) => {
-      this.#lost = true;
-      this.#fail(new NuidSpoilt('the connection was lost', { cause: error }));
+      this.#lose(new NuidSpoilt('the connection was lost', { cause: error }));
     });
+    const { leader, replicated } = sending.bucket;
+    this.#leader = leader.seen;
+    this.#looking = replicated ? setInterval(() => this.#lookForLeader(), LOOK_MS) : undefined;
   }
 
   /** Resolves when the chunk is on its way. */
@@ -186,6 +195,7 @@ class ChunkWindow {
   async settled(): Promise<void> {
     this.#ended = true;
     while (this.#inFlight > 0 && !this.#lost) await this.#change();
+    clearInterval(this.#looking);
     this.#forgetLost();
     this.#sending.signal?.removeEventListener('abort', this.#wake);
   }
@@ -210,6 +220,23 @@ class ChunkWindow {
     this.#changed();
   }
 
+  #lose(error: NuidSpoilt): void {
+    this.#lost = true;
+    this.#fail(error);
+  }
+
+  #lookForLeader(): void {
+    const isMissing = this.#inFlight > 0 && !this.#wasAnswered;
+    this.#wasAnswered = this.#inFlight === 0;
+    if (!isMissing) return;
+    this.#sending.bucket.leader.look().then(
+      (now) => {
+        if (now !== this.#leader) this.#lose(new NuidSpoilt('the stream has another leader'));
+      },
+      () => {}, // Nobody leads just now; the next look may find somebody.
+    );
+  }
+
   #pump(): void {
     while (
       this.#queue.length > 0 &&
@@ -231,6 +258,7 @@ class ChunkWindow {
     publishChunk(bucket, nuid, chunk.index, chunk.bytes, patienceMs)
       .then(
         () => {
+          this.#wasAnswered = true;
           this.#highestStored = Math.max(this.#highestStored, chunk.index);
           pace.accepted();
           onProgress();
