@@ -4,9 +4,8 @@
  * Invariants:
  * 1. The *resume point* is written before its TXID is put, so it may name one that never was: it counts only for the
  *    TXID, and the file checksum, that the replica really has.
- * 2. A point is one write into one of two slots in turn, without a sync. A killed process loses nothing it has written,
- *    and a slot that a machine's crash has torn fails its checksum; besides, the boot id differs then, and the point is
- *    not used. So a point costs microseconds.
+ * 2. A point is one write into one of two slots in turn (two-slots.ts), without a sync. A killed process loses nothing it
+ *    has written; after a machine's crash the boot id differs, and the point is not used.
  * 3. The *page sums* are written now and then, under a temporary name, synced and renamed, with the TXID and the file
  *    checksum they belong to. What the replica holds beyond that is read from there.
  * 4. Losing any of it costs reading: an image is compared with the replica's state instead. So a folder that cannot be
@@ -16,7 +15,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import { Crc64 } from '../ltx/crc64.js';
+import { type SlotIndex, TwoSlots } from '../two-slots.js';
 import type { CountReading } from './change-count.js';
 import type { ChainPosition } from './frame-reader.js';
 import type { PageSums } from './page-sums.js';
@@ -51,11 +50,8 @@ export interface Intent {
 }
 
 const fsync = promisify(fs.fsync);
-const write = promisify(fs.write);
 
 const POINT_FILE = 'position';
-const SLOT_SIZE = 4096;
-const SLOT_HEADER_SIZE = 12;
 const SUMS_FILE = 'page-sums';
 /** Names this boot of the machine; undefined where the system does not tell, and then no point is ever resumed. */
 export function bootId(): string | undefined {
@@ -89,34 +85,23 @@ export class ResumeState {
   readonly folder: string;
   readonly #bootId = bootId();
   readonly #onTrouble: (message: string) => void;
-  #slots: number | undefined;
-  #nextSlot = 0;
+  readonly #slots: TwoSlots;
+  #nextSlot: SlotIndex = 0;
   #unwritable = false;
 
   /** @param onTrouble is told once if the folder cannot be written */
   constructor(folder: string, onTrouble: (message: string) => void) {
     this.folder = folder;
+    this.#slots = new TwoSlots(path.join(folder, POINT_FILE));
     this.#onTrouble = onTrouble;
   }
 
   /** Remembers where capture will stand once `intent.txid` is in the replica. The one written before it is kept too. */
   async writePoint(intent: Intent): Promise<void> {
     if (this.#bootId === undefined || this.#unwritable) return;
-    const body = encodeIntent(intent, this.#bootId);
-    const slot = Buffer.alloc(SLOT_HEADER_SIZE + body.length);
-    if (slot.length > SLOT_SIZE) return;
-    slot.writeUInt32BE(body.length, 0);
-    slot.writeBigUInt64BE(checksumOf(body), 4);
-    body.copy(slot, SLOT_HEADER_SIZE);
     try {
-      if (this.#slots === undefined) {
-        fs.mkdirSync(this.folder, { recursive: true, mode: 0o700 });
-        const flags = fs.constants.O_RDWR | fs.constants.O_CREAT;
-        this.#slots = fs.openSync(path.join(this.folder, POINT_FILE), flags, 0o600);
-      }
-      // Not on the event loop: even an unsynced write waits when the file system commits its journal.
-      await write(this.#slots, slot, 0, slot.length, this.#nextSlot * SLOT_SIZE);
-      this.#nextSlot = 1 - this.#nextSlot;
+      await this.#slots.writeLater(this.#nextSlot, encodeIntent(intent, this.#bootId).toString());
+      this.#nextSlot = this.#nextSlot === 0 ? 1 : 0;
     } catch (error) {
       this.#giveUp(error);
     }
@@ -124,26 +109,14 @@ export class ResumeState {
 
   /** The points of the last two TXIDs; none after a reboot or if nothing can be read. */
   readPoints(): Intent[] {
-    let bytes: Buffer;
     try {
-      bytes = fs.readFileSync(path.join(this.folder, POINT_FILE));
+      return this.#slots
+        .read()
+        .map(({ text }) => decodeIntent(Buffer.from(text), this.#bootId))
+        .filter((intent) => intent !== undefined);
     } catch {
       return [];
     }
-    const intents: Intent[] = [];
-    for (let slot = 0; slot < 2; slot++) {
-      const intent = this.#readSlot(bytes.subarray(slot * SLOT_SIZE, (slot + 1) * SLOT_SIZE));
-      if (intent !== undefined) intents.push(intent);
-    }
-    return intents;
-  }
-
-  #readSlot(slot: Buffer): Intent | undefined {
-    if (slot.length < SLOT_HEADER_SIZE) return undefined;
-    const length = slot.readUInt32BE(0);
-    const body = slot.subarray(SLOT_HEADER_SIZE, SLOT_HEADER_SIZE + length);
-    if (body.length !== length || checksumOf(body) !== slot.readBigUInt64BE(4)) return undefined;
-    return decodeIntent(body, this.#bootId);
   }
 
   /** Remembers the sums, which must describe the state of `origin` when this is called; they may change while it waits. */
@@ -199,8 +172,7 @@ export class ResumeState {
   }
 
   close(): void {
-    if (this.#slots !== undefined) fs.closeSync(this.#slots);
-    this.#slots = undefined;
+    this.#slots.close();
   }
 }
 
@@ -212,12 +184,6 @@ function loadSums(fd: number, sums: PageSums, pageSize: number): SumsOrigin | un
     if (got === 0) return decoder.end();
     if (got % 8 !== 0 || !decoder.push(chunk.subarray(0, got))) return undefined;
   }
-}
-
-function checksumOf(bytes: Uint8Array): bigint {
-  const crc = new Crc64();
-  crc.update(bytes);
-  return crc.value();
 }
 
 function bigintToText(_key: string, value: unknown): unknown {
