@@ -36,7 +36,8 @@ export const compactCommand = defineCommand({
       .option('retain', {
         type: 'boolean',
         default: false,
-        describe: 'Then remove the files that retention lets go',
+        describe:
+          'Then remove the files that retention lets go, and what removing and killed uploads left behind',
       }),
   run: async (args: CompactArgs, context) => {
     const source = await resolveSource(args.source, args, context);
@@ -47,6 +48,7 @@ export const compactCommand = defineCommand({
         settings: { ...DEFAULT_LEVELS, ...settings },
         snapshot: args.snapshot ? 'now' : 'due',
         retain: args.retain && settings.retention !== false,
+        sweep: args.retain && settings.retention !== false,
         signal: context.signal,
         onEvent: ({ level, message }) => context.log.write(level, message),
       });
@@ -98,6 +100,7 @@ function asJson(replica: string, result: TidyResult): object {
     merged: result.merged.map(asFile),
     removed: result.removed.map(asFile),
     stuck: result.stuck,
+    ...(result.swept && { swept: { marks: result.swept.marks, uploads: result.swept.uploads } }),
   };
 }
 
@@ -114,5 +117,8 @@ function asText(result: TidyResult): string {
     ...(snapshots.length > 0 ? [`a snapshot of ${formatBytes(snapshots[snapshots.length - 1].size)}`] : []),
     ...(result.removed.length > 0 ? [`${result.removed.length} removed`] : []),
   ];
+  const { marks = 0, uploads = 0 } = result.swept ?? {};
+  if (marks > 0) parts.push(`${marks} old marks of removed files swept`);
+  if (uploads > 0) parts.push(`${uploads} killed ${uploads === 1 ? 'upload' : 'uploads'} swept`);
   return parts.length === 0 ? 'nothing to do' : parts.join(', ');
 }

@@ -204,6 +204,7 @@ class Session {
       settings: { ...DEFAULT_LEVELS, ...(levels || {}) },
       snapshot: forceSnapshot ? 'now' : 'none',
       retain: enforceRetention === true,
+      sweep: enforceRetention === true,
       signal: this.#options.signal,
       onEvent: (event) => this.#emit(event),
     });

@@ -62,6 +62,11 @@ export function compareFiles(a: LtxName, b: LtxName): number {
   return 0;
 }
 
+/** Whether a companion stands there. */
+export function isExtraPath(path: string): boolean {
+  return path.startsWith('jetlite/');
+}
+
 /** Where the companion `name` stands, relative to the replica's root. */
 export function extraPath(name: string): string {
   const parts = name.split('/');

@@ -48,6 +48,26 @@ export interface AuditFindings {
   readonly flaws: readonly FileFlaw[];
 }
 
+/** How old leftovers must be, by the home's clock, to be swept. Left out: as old as proves that nobody needs them. */
+export interface SweepOptions {
+  /** Of the mark that a removed file left, ms. */
+  readonly markAgeMs?: number;
+  /** Of what is there of a file that was never put to its end, ms. */
+  readonly uploadAgeMs?: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface Swept {
+  /** Marks of removed files. */
+  readonly marks: number;
+  /** Puts that were cut off, of whatever program. */
+  readonly uploads: number;
+  /** False where more was found than is done at a time. */
+  readonly isDone: boolean;
+  /** Why what was cut off stays, where there is any. */
+  readonly obstacle?: string;
+}
+
 /** What a writer says of a file before its bytes. */
 export interface LtxFileTarget {
   readonly level: number;
@@ -113,9 +133,10 @@ export interface Replica {
 
   /**
    * Looks from metadata alone whether every file is whole, and what became of the `remembered` ones: files as `write`
-   * or `list` gave them earlier. Nothing is believed that was learned before.
+   * or `list` gave them earlier, the last time at `seenMs` (the present if left out). Nothing is believed that was learned
+   * before.
    */
-  audit?(remembered?: readonly LtxFileInfo[]): Promise<AuditFindings>;
+  audit?(remembered?: readonly LtxFileInfo[], seenMs?: number): Promise<AuditFindings>;
 
   /** Puts a file; resolves when it is durable. See invariants 1 to 3. */
   write(target: LtxFileTarget, content: ByteSource, signal?: AbortSignal): Promise<LtxFileInfo>;
@@ -126,6 +147,12 @@ export interface Replica {
    * LeaseLostError, and no further file is removed.
    */
   remove(files: readonly LtxFileInfo[], lease?: string): Promise<void>;
+
+  /**
+   * Removes what nobody can see and nothing needs: what removing and puts that were cut off have left. `lease` is as in
+   * `remove`. A home that is left none has nothing to sweep.
+   */
+  sweep?(lease: string, options?: SweepOptions): Promise<Swept>;
 
   /** Whether this version of a level-0 file was put through this object; known before anybody can see the file. */
   isOwn(file: LtxFileInfo): boolean;

@@ -26,15 +26,17 @@ export interface Judgement {
 }
 
 /**
- * Asks the replica's home. `remembered` are files it once had, `acknowledged` is the highest TXID that it must have.
+ * Asks the replica's home. `remembered` are files it once had, the last time at `seenMs`; `acknowledged` is the highest
+ * TXID that it must have.
  * Undefined if the home cannot tell. Throws REPLICA.
  */
 export async function auditReplica(
   replica: Replica,
   remembered: readonly LtxFileInfo[] = [],
   acknowledged = 0n,
+  seenMs = Date.now(),
 ): Promise<Judgement | undefined> {
-  const findings = await replica.audit?.(remembered);
+  const findings = await replica.audit?.(remembered, seenMs);
   return findings && judge(findings, acknowledged);
 }
 

@@ -44,6 +44,8 @@ class Auditor implements Companion {
   readonly #session: SessionParts;
   readonly #mark: AcknowledgedMark;
   readonly #remembered = new Map<string, LtxFileInfo>();
+  /** When all of them were there, or later for some. */
+  #seenMs = Date.now();
   /** Told already: the same loss is told once. */
   #told = new Set<string>();
   readonly #stopping = new AbortController();
@@ -112,6 +114,7 @@ class Auditor implements Companion {
   }
 
   async #audit(): Promise<void> {
+    const lookedMs = Date.now();
     let found = await this.#look();
     if (found?.broken !== undefined) {
       await delay(SECOND_LOOK_MS);
@@ -134,12 +137,13 @@ class Auditor implements Companion {
       this.#tellHealed(found, broken !== undefined || isAnew);
     }
     this.#remembered.clear();
+    this.#seenMs = lookedMs;
     for (const file of found.sound) this.#remember(file);
   }
 
   #look(): Promise<Judgement | undefined> {
     const { replica, uploader } = this.#session;
-    return auditReplica(replica, [...this.#remembered.values()], uploader.txid);
+    return auditReplica(replica, [...this.#remembered.values()], uploader.txid, this.#seenMs);
   }
 
   /** Files of level 0 that this job neither put nor found at its start. */

@@ -1,10 +1,10 @@
 /**
  * One round of what keeps a replica small and quick to restore: merges that are due, a snapshot if one is, then removing
- * what nothing promised needs. Under the lease, with the replica alone.
+ * what nothing promised needs, and now and then what removing itself left behind. Under the lease, with the replica alone.
  */
 
 import { formatTxid } from '../../ltx/header.js';
-import type { LtxFileInfo, Replica } from '../../replica/replica.js';
+import type { LtxFileInfo, Replica, SweepOptions, Swept } from '../../replica/replica.js';
 import { type CompactEvent, compact } from './compact.js';
 import { holdLease, type Lease } from './lease.js';
 import { isSnapshotDue, nextMerge } from './levels.js';
@@ -40,6 +40,7 @@ export type TidyEvent =
       readonly file: LtxFileInfo;
     }
   | { readonly type: 'removed'; readonly level: 'debug'; readonly message: string; readonly count: number }
+  | { readonly type: 'swept'; readonly level: 'debug' | 'warn'; readonly message: string }
   | { readonly type: 'stuck'; readonly level: 'warn'; readonly message: string };
 
 export interface TidyOptions {
@@ -50,6 +51,8 @@ export interface TidyOptions {
   readonly putSnapshot?: (lease: Lease) => Promise<LtxFileInfo | undefined>;
   /** Remove what retention lets go; default true. */
   readonly retain?: boolean;
+  /** In the end, sweep what nobody can see, where the replica's home is left any (Replica.sweep). */
+  readonly sweep?: SweepOptions | boolean;
   /** Damaged files found so far (by versionKey); those found now are added. */
   readonly damaged?: Set<string>;
   /** The present, ms since the epoch. */
@@ -66,13 +69,17 @@ export type TidyResult =
       readonly removed: readonly LtxFileInfo[];
       /** What keeps levels from going on, or files from being removed. */
       readonly stuck: readonly string[];
+      readonly swept?: Swept;
     }
   /** Another program is at it; nothing was done. */
   | { readonly kind: 'busy'; readonly holder: string };
 
 /** Throws LeaseLostError if another took the lease meanwhile, ABORTED, REPLICA. What was done until then stays. */
 export async function tidy(replica: Replica, options: TidyOptions = {}): Promise<TidyResult> {
-  if (!isDue(await replica.list(), options)) return { kind: 'done', merged: [], removed: [], stuck: [] };
+  const isSweepDue = replica.sweep !== undefined && options.sweep !== undefined && options.sweep !== false;
+  if (!isSweepDue && !isDue(await replica.list(), options)) {
+    return { kind: 'done', merged: [], removed: [], stuck: [] };
+  }
   const leased = await holdLease(replica, (lease) => tidyUnderLease(replica, lease, options), {
     signal: options.signal,
   });
@@ -93,6 +100,36 @@ function isDue(files: readonly LtxFileInfo[], options: TidyOptions): boolean {
 }
 
 async function tidyUnderLease(replica: Replica, lease: Lease, options: TidyOptions): Promise<TidyResult> {
+  const done = await tidyFiles(replica, lease, options);
+  const swept = await sweep(replica, lease, options);
+  return swept === undefined ? done : { ...done, swept };
+}
+
+async function sweep(
+  replica: Replica,
+  { version, signal }: Lease,
+  { sweep: wish = false, onEvent }: TidyOptions,
+): Promise<Swept | undefined> {
+  if (wish === false) return undefined;
+  const swept = await replica.sweep?.(version, { ...(wish === true ? {} : wish), signal });
+  if (swept === undefined) return undefined;
+  const { marks, uploads, obstacle } = swept;
+  if (marks > 0 || uploads > 0) {
+    const message = `swept ${marks} marks of removed files and ${uploads} uploads that were cut off`;
+    onEvent?.({ type: 'swept', level: 'debug', message });
+  }
+  if (obstacle !== undefined) {
+    const message = `what uploads left behind that were cut off stays in ${replica.url}: ${obstacle}`;
+    onEvent?.({ type: 'swept', level: 'warn', message });
+  }
+  return swept;
+}
+
+async function tidyFiles(
+  replica: Replica,
+  lease: Lease,
+  options: TidyOptions,
+): Promise<Extract<TidyResult, { kind: 'done' }>> {
   const { settings = DEFAULT_LEVELS, snapshot = 'due', nowMs, damaged, onEvent } = options;
   const force = snapshot === 'now';
   const intervalMs = settings.snapshotIntervalMs;

@@ -6,8 +6,10 @@
  *    such as a replica out of reach, is no trouble of the replication; the next round tries again.
  * 2. Of several replicators or cron jobs the one that holds the lease does the work; the others pass.
  * 3. A warning is given once.
+ * 4. Where files are removed, what that leaves behind is swept in the first round and then once an hour.
  */
 
+import { performance } from 'node:perf_hooks';
 import { LeaseLostError } from '../../errors.js';
 import type { LtxFileInfo } from '../../replica/replica.js';
 import { hasCode, pause } from '../session/attempts.js';
@@ -15,6 +17,8 @@ import type { Companion, SessionParts } from '../session/companion.js';
 import type { Lease } from './lease.js';
 import { snapshotLive } from './snapshot.js';
 import { DEFAULT_LEVELS, type LevelSettings, type TidyEvent, tidy, type UpkeepSettings } from './tidy.js';
+
+const SWEEP_INTERVAL_MS = 3_600_000;
 
 /** A companion of a replication. */
 export function startUpkeep(session: SessionParts): Companion {
@@ -37,6 +41,7 @@ class Upkeep {
   readonly #signal: AbortSignal;
   readonly #damaged = new Set<string>();
   readonly #warned = new Set<string>();
+  #sweepDueMs = 0;
 
   constructor(session: SessionParts, settings: UpkeepSettings, signal: AbortSignal) {
     this.#session = session;
@@ -61,11 +66,14 @@ class Upkeep {
       const result = await tidy(this.#session.replica, {
         settings: this.#settings,
         retain: this.#retain,
+        sweep: this.#retain && performance.now() >= this.#sweepDueMs,
         damaged: this.#damaged,
         signal: this.#signal,
         putSnapshot: (lease) => this.#putSnapshot(lease),
         onEvent: (event) => this.#tell(event),
       });
+      if (result.kind === 'done' && result.swept?.isDone)
+        this.#sweepDueMs = performance.now() + SWEEP_INTERVAL_MS;
       if (result.kind === 'busy') this.#debug(`${result.holder} is merging files; nothing to do here`);
     } catch (error) {
       const message = `merging and removing files stopped: ${(error as Error).message}`;

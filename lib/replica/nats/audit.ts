@@ -14,7 +14,7 @@
  *    again with expected sequence 0, but not with a rollup: the server cannot remove what it cannot read, acknowledges the
  *    new meta and removes that instead.
  * 4. *Stream deleted and made again:* empty, sequences from 1. Versions remembered from before mean nothing, digests do.
- * 5. Removing an object leaves a meta that says so. Losing one does not: that tells the two apart.
+ * 5. Removing an object leaves a meta that says so, for a while (sweep.ts). Losing one does not: that tells the two apart.
  *
  * A look at a bucket in use is several questions one after the other, so each suspicion is looked into by itself, at the
  * stream's leader, before it is told.
@@ -25,15 +25,20 @@ import type { FileFlaw, LtxFileInfo } from '../replica.js';
 import type { Bucket } from './bucket.js';
 import { infoOf, type ListedFile, listedFile, versionOf } from './listing.js';
 import { chunkCount, chunkCounts, lastMeta, type StoredObject } from './objects.js';
+import { isOutlived } from './sweep.js';
 
 const LOOKS_AT_ONCE = 16;
 
-/** The flaws of `listed`, the files under `prefix` as just listed anew, and of `remembered` ones. Throws REPLICA. */
+/**
+ * The flaws of `listed`, the files under `prefix` as just listed anew, and of `remembered` ones, which stood at `seenMs`.
+ * Throws REPLICA.
+ */
 export async function auditFiles(
   bucket: Bucket,
   prefix: string,
   listed: readonly ListedFile[],
   remembered: readonly LtxFileInfo[],
+  seenMs: number,
 ): Promise<FileFlaw[]> {
   const counts = await chunkCounts(bucket);
   const byName = new Map(listed.map((file) => [ltxPath(file), file]));
@@ -43,7 +48,7 @@ export async function auditFiles(
   }
   for (const file of remembered) {
     const found = byName.get(ltxPath(file));
-    if (found === undefined) looks.push(() => lookUp(bucket, prefix, file));
+    if (found === undefined) looks.push(() => lookUp(bucket, prefix, file, listed, seenMs));
     else if (!isSame(file, found)) looks.push(async () => replaced(file, found));
   }
   const flaws: FileFlaw[] = [];
@@ -68,10 +73,19 @@ async function countAgain(bucket: Bucket, file: ListedFile): Promise<FileFlaw | 
   };
 }
 
-async function lookUp(bucket: Bucket, prefix: string, file: LtxFileInfo): Promise<FileFlaw | undefined> {
+async function lookUp(
+  bucket: Bucket,
+  prefix: string,
+  file: LtxFileInfo,
+  listed: readonly ListedFile[],
+  seenMs: number,
+): Promise<FileFlaw | undefined> {
   const name = ltxPath(file);
   const last = await lastMeta(bucket, prefix === '' ? name : `${prefix}/${name}`);
-  if (last === undefined) return { file, kind: 'missing', message: 'the server knows nothing of it' };
+  if (last === undefined) {
+    const kind = isOutlived(file, listed, seenMs) ? 'gone' : 'missing';
+    return { file, kind, message: 'the server knows nothing of it' };
+  }
   if (last.deleted) return { file, kind: 'removed', message: `it was removed at ${timeOf(last)}` };
   const found = listedFile(prefix, last);
   return found === undefined || isSame(file, found) ? undefined : replaced(file, found);

@@ -64,6 +64,8 @@ export interface Bucket {
   /** True if the stream has more than one replica, so that messages can be under way unseen. */
   readonly replicated: boolean;
   readonly leader: StreamLeader;
+  /** Its messages come from another stream, at least some of them. */
+  readonly isCopy: boolean;
   /** Bytes, headers included; -1 for no limit. */
   readonly maxMessageSize: number;
   /** Settings that let the server drop parts of a replica, in words. */
@@ -94,6 +96,7 @@ export async function openBucket(
     manager,
     replicated: config.num_replicas > 1,
     leader: new StreamLeader(manager, info),
+    isCopy: config.mirror !== undefined || (config.sources ?? []).length > 0,
     maxMessageSize: config.max_msg_size,
     dangers,
   };

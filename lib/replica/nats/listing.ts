@@ -145,6 +145,11 @@ export class Listing {
     return this.#highest;
   }
 
+  /** Whether what others put is being heard of, on the connection as it stands. */
+  get isLive(): boolean {
+    return this.#consumer !== undefined;
+  }
+
   /**
    * All files there are now, in no order; `anew` lists them all again instead of trusting the pushes, since what the
    * server has lost is never pushed. Throws REPLICA.
@@ -245,8 +250,10 @@ export class Listing {
   #take(delivery: Delivery): void {
     const file = this.#takeInto(this.#files, delivery);
     this.#sequence = delivery.sequence;
-    if (file === undefined) this.#highest = undefined;
-    else if (this.#highest !== undefined && isAbove(file, this.#highest)) this.#highest = file;
+    if (this.#highest !== undefined) {
+      if (file !== undefined && isAbove(file, this.#highest)) this.#highest = file;
+      else if (!this.#files.has(this.#highest.name)) this.#highest = undefined;
+    }
     if (file !== undefined) this.#tell(file);
     this.#advance();
   }

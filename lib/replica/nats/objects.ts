@@ -212,15 +212,19 @@ export async function purgeMarker(
   bucket: Bucket,
   object: Pick<StoredObject, 'name' | 'nuid'>,
 ): Promise<void> {
-  const { link, manager, stream } = bucket;
   const marker = await lastMeta(bucket, object.name);
   if (!marker?.deleted || marker.nuid !== object.nuid) return;
+  await purgeUpTo(bucket, metaSubject(bucket, object.name), marker.sequence);
+}
+
+/** Removes the messages of a subject up to a sequence, that one included. */
+export async function purgeUpTo(bucket: Bucket, subject: string, sequence: number): Promise<void> {
+  const { link, manager, stream } = bucket;
   try {
-    const filter = metaSubject(bucket, object.name);
-    // Up to this sequence, which stays itself.
-    await link.ask(() => manager.streams.purge(stream, { filter, seq: marker.sequence + 1 }));
+    // The server keeps the one that it is told.
+    await link.ask(() => manager.streams.purge(stream, { filter: subject, seq: sequence + 1 }));
   } catch (error) {
-    throw requestError(error, `remove the mark of ${object.name}`, bucket.name, link.url);
+    throw requestError(error, 'remove leftovers', bucket.name, link.url);
   }
 }
 
@@ -266,15 +270,19 @@ export async function chunkCount(bucket: Bucket, nuid: string): Promise<number> 
 }
 
 /** How many messages the server has of each nuid. */
-export async function chunkCounts(bucket: Bucket): Promise<Map<string, number>> {
-  const filter = chunkSubject(bucket, '>');
+export function chunkCounts(bucket: Bucket): Promise<Map<string, number>> {
+  return subjectCounts(bucket, chunkSubject(bucket, '>'));
+}
+
+/** How many messages the server has of each subject that a filter, `….>`, takes in; without what stands before the `>`. */
+export async function subjectCounts(bucket: Bucket, filter: string): Promise<Map<string, number>> {
   const { link, manager, stream } = bucket;
   try {
     const { state } = await link.ask(() => manager.streams.info(stream, { subjects_filter: filter }));
     const prefix = filter.length - 1;
     return new Map(Object.entries(state.subjects ?? {}).map(([name, count]) => [name.slice(prefix), count]));
   } catch (error) {
-    throw requestError(error, 'count the chunks', bucket.name, link.url);
+    throw requestError(error, 'count the messages', bucket.name, link.url);
   }
 }
 

@@ -13,7 +13,8 @@
  * 4. Under a lease the server checks the lease's sequence instead, for it can check only one; the name's is looked at
  *    just before. A server too old to check another subject refuses; then it is the other way round. Since a late meta
  *    is not kept away by the name's sequence then, one with an unknown end is never followed by another nuid.
- * 5. What fails for good purges its chunks. Success means that the server has acknowledged every chunk and the meta.
+ * 5. Where another writer may have gone on meanwhile, `expectFree` is asked before each publishing of the meta.
+ * 6. What fails for good purges its chunks. Success means that the server has acknowledged every chunk and the meta.
  */
 
 import { setTimeout as delay } from 'node:timers/promises';
@@ -46,10 +47,21 @@ export interface PutTarget {
   readonly replaces: Pick<StoredObject, 'sequence' | 'nuid'> | undefined;
   /** The object, and its version, that must still stand when this one gets its name. */
   readonly lease?: { readonly name: string; readonly sequence: number } | undefined;
+  /** Throws if the object must not be put any more. */
+  readonly expectFree?: (() => Promise<void>) | undefined;
 }
 
 const RETRY_MS = 25;
 const PURGE_PATIENCE_MS = 2000;
+/** After so long an upload its first chunks may have been taken for what a killed one left (sweep.ts). */
+const SLOW_UPLOAD_MS = 3_600_000;
+
+const beingPut = new Set<string>();
+
+/** Whether a put of this process may publish chunks, or the meta, of a nuid. */
+export function isBeingPut(nuid: string): boolean {
+  return beingPut.has(nuid);
+}
 
 /**
  * Puts an object. Throws ConflictError if another version than the expected one stands under the name, unless it has
@@ -73,10 +85,13 @@ class Put {
   readonly #signal: AbortSignal | undefined;
   /** Nuids that may have chunks in the bucket. */
   readonly #tried = new Set<string>();
+  readonly #begun: string[] = [];
   /** Those of them whose meta may have been accepted, or may yet be. */
   readonly #undecided = new Set<string>();
   /** Sequence of the meta that ours is to replace; 0 for none. */
   #expected: number;
+  /** Another version than the expected one stands under the name. */
+  #isTaken = false;
   /** True once the server has shown that it cannot check the lease. */
   #leaseUnchecked = false;
   #lastProgress = Date.now();
@@ -99,13 +114,21 @@ class Put {
 
   async run(): Promise<StoredObject> {
     try {
+      return await this.#run();
+    } finally {
+      for (const nuid of this.#begun) beingPut.delete(nuid);
+    }
+  }
+
+  async #run(): Promise<StoredObject> {
+    try {
       const stored = await this.#untilStored();
       if (this.#target.replaces !== undefined) this.#tried.add(this.#target.replaces.nuid);
       this.#tried.delete(stored.nuid);
       await this.#purge([...this.#tried]);
       return stored;
     } catch (error) {
-      const settled = error instanceof ConflictError && this.#target.lease === undefined;
+      const settled = this.#isTaken && this.#target.lease === undefined;
       await this.#purge([...this.#tried].filter((nuid) => settled || !this.#undecided.has(nuid)));
       throw requestError(error, `put ${this.#target.name}`, this.#bucket.name, this.#bucket.link.url);
     }
@@ -115,6 +138,8 @@ class Put {
     for (;;) {
       const nuid = nuids.next();
       this.#tried.add(nuid);
+      this.#begun.push(nuid);
+      beingPut.add(nuid);
       try {
         return await this.#attempt(nuid);
       } catch (error) {
@@ -135,6 +160,7 @@ class Put {
   }
 
   async #attempt(nuid: string): Promise<StoredObject> {
+    const begunMs = Date.now();
     const sent = await sendChunks(
       {
         bucket: this.#bucket,
@@ -150,10 +176,13 @@ class Put {
       this.#content,
     );
     throwIfAborted(this.#signal);
+    if (sent.only === undefined && Date.now() - begunMs > SLOW_UPLOAD_MS)
+      await this.#expectChunks(nuid, sent.chunks);
     const object = this.#objectOf(nuid, sent);
     const json = encodeMeta(this.#bucket, object, this.#target.headers);
     const standing = await this.#lookBefore(object);
     if (standing !== undefined) return standing;
+    await this.#target.expectFree?.();
     const answer =
       sent.only === undefined
         ? await this.#answerOf(publishMeta(this.#bucket, object.name, json, this.#guard, this.#quickMs))
@@ -203,12 +232,16 @@ class Put {
       if (this.#isOutOfPatience()) throw error;
       await this.#expectBucket();
       // A server that came back may have lost what it had acknowledged.
-      if (isUnknown(error) && (await chunkCount(this.#bucket, object.nuid)) !== object.chunks) {
-        throw new NuidSpoilt('chunks are missing', { cause: error });
-      }
+      if (isUnknown(error)) await this.#expectChunks(object.nuid, object.chunks, error);
       await delay(apiCode(error) === Api.TOO_MANY_REQUESTS ? this.#pace.refused() : RETRY_MS);
+      await this.#target.expectFree?.();
       answer = await this.#answerOf(publishMeta(this.#bucket, object.name, json, this.#guard, this.#quickMs));
     }
+  }
+
+  async #expectChunks(nuid: string, chunks: number, cause?: unknown): Promise<void> {
+    if ((await chunkCount(this.#bucket, nuid)) === chunks) return;
+    throw new NuidSpoilt('chunks are missing', { cause });
   }
 
   get #guard(): Guard {
@@ -274,6 +307,7 @@ class Put {
   }
 
   #conflict(last: StoredObject): ConflictError {
+    this.#isTaken = true;
     return conflictWith(this.#bucket, last);
   }
 

@@ -4,7 +4,9 @@
  * 1. A level-0 name is created on the condition that nothing was ever stored under it (expected sequence 0, kept by the
  *    server): a second writer gets a conflict, and so does one that comes back after the name was removed.
  * 2. Replacing and removing name the sequence of the version that was seen.
- * 3. A level-0 file of another writer above ours is a conflict before anything is put.
+ * 3. A level-0 file of another writer above ours is a conflict before anything is put. What there is above is heard of on
+ *    the connection that puts: where that was lost, all is listed again before a name is given. So a writer that was cut
+ *    off for long is refused also where the marks of removed files have been swept (sweep.ts).
  */
 
 import { createHash } from 'node:crypto';
@@ -22,6 +24,8 @@ import {
   type ReadOptions,
   type ReadRange,
   type Replica,
+  type SweepOptions,
+  type Swept,
 } from '../replica.js';
 import type { NatsAddress } from './address.js';
 import { auditFiles } from './audit.js';
@@ -49,6 +53,7 @@ import {
 } from './objects.js';
 import { Pace } from './pace.js';
 import { conflictWith, leaseLost, putObject } from './put.js';
+import { sweep } from './sweep.js';
 
 const REMOVALS_AT_ONCE = 8;
 /** Companion that is written to see the clock of a server that does not tell it. */
@@ -111,16 +116,18 @@ class NatsReplica implements Replica {
     yield* readObject(this.#bucket, await this.#listed(file), range, options);
   }
 
-  async audit(remembered: readonly LtxFileInfo[] = []): Promise<AuditFindings> {
+  async audit(remembered: readonly LtxFileInfo[] = [], seenMs = Date.now()): Promise<AuditFindings> {
     const listed = await this.#listing.files(true);
-    const flaws = await auditFiles(this.#bucket, this.#prefix, listed, remembered);
+    const flaws = await auditFiles(this.#bucket, this.#prefix, listed, remembered, seenMs);
     return { files: listed.map(infoOf).sort(compareFiles), flaws };
   }
 
   async write(target: LtxFileTarget, content: ByteSource, signal?: AbortSignal): Promise<LtxFileInfo> {
     if (!this.#allowUnsafe) expectSafe(this.#bucket);
     const name = this.#name(ltxPath(target));
-    if (target.level === 0 && target.heals === undefined) await this.#expectNothingAbove(target);
+    const isNext = target.level === 0 && target.heals === undefined;
+    const expectFree = isNext ? () => this.#expectNothingAbove(target) : undefined;
+    await expectFree?.();
     const put = {
       name,
       headers: {
@@ -129,6 +136,7 @@ class NatsReplica implements Replica {
       },
       replaces: await this.#toReplace(name, target),
       lease: target.lease === undefined ? undefined : this.#lease(target.lease),
+      expectFree,
     };
     const newest = this.#newestSequence;
     const stored = await putObject(this.#bucket, this.#pace, put, content, signal);
@@ -145,6 +153,13 @@ class NatsReplica implements Replica {
       // Under way together, yet in their order: the marks are published on one connection one after the other.
       await Promise.all(files.slice(i, i + REMOVALS_AT_ONCE).map((file) => this.#remove(file)));
     }
+  }
+
+  async sweep(lease: string, options?: SweepOptions): Promise<Swept> {
+    const expectLease = () => this.#expectLease(lease);
+    await expectLease();
+    const nowMs = await this.clock();
+    return sweep({ bucket: this.#bucket, prefix: this.#prefix, nowMs, expectLease }, options);
   }
 
   isOwn(file: LtxFileInfo): boolean {
@@ -300,6 +315,7 @@ class NatsReplica implements Replica {
   }
 
   async #expectNothingAbove(target: LtxName): Promise<void> {
+    if (!this.#listing.isLive) await this.#listing.files();
     const highest = this.#listing.highestLevel0;
     if (highest === undefined || highest.maxTxid <= target.maxTxid) return;
     if (this.#ownNuids.has(highest.nuid)) return;
