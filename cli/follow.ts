@@ -9,6 +9,7 @@ import { formatMoment } from './format.js';
 export interface FollowArgs {
   readonly output: string;
   readonly force: boolean;
+  readonly mode: number | undefined;
   readonly integrityCheck: 'none' | 'quick' | 'full';
   readonly parallelism: number | undefined;
   readonly json: boolean;
@@ -17,13 +18,14 @@ export interface FollowArgs {
 /** Runs until the context's signal fires. */
 export async function followReplica(replica: Replica, args: FollowArgs, context: Context): Promise<number> {
   const { terminal, log, signal } = context;
-  const { output, force, integrityCheck, parallelism } = args;
+  const { output, force, mode, integrityCheck, parallelism } = args;
   const { follow } = await import('../lib/jobs/follow.js');
   const progress = terminal.progress();
   const result = await follow({
     replica,
     output,
     force,
+    mode,
     integrityCheck,
     parallelism,
     signal,

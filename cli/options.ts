@@ -103,6 +103,15 @@ export function readChoice<T extends string>(option: string, text: string, choic
   throw new JetliteError('USAGE', `--${option}: expected ${choices.join(', ')}, found "${text}"`);
 }
 
+/** Permissions of a file that its owner reads and writes. */
+export function readMode(option: string, text: string | undefined): number | undefined {
+  return read(option, text, parseMode, 'permissions such as 600, 640 or 644');
+}
+
+function parseMode(text: string): number | undefined {
+  return /^0?6[0246]{2}$/.test(text) ? Number.parseInt(text, 8) : undefined;
+}
+
 function read<T>(
   option: string,
   text: string | undefined,

@@ -10,6 +10,7 @@ import { formatBytes, formatElapsed, formatMoment, formatTable } from '../format
 import {
   jsonOption,
   readChoice,
+  readMode,
   readStateArgs,
   type StateArgs,
   sourceOptions,
@@ -23,6 +24,7 @@ interface RestoreArgs extends ConfigArgs, StateArgs {
   readonly ifDbNotExists: boolean;
   readonly ifReplicaExists: boolean;
   readonly force: boolean;
+  readonly mode: string | undefined;
   readonly dryRun: boolean;
   readonly integrityCheck: string;
   readonly follow: boolean;
@@ -52,6 +54,11 @@ export const restoreCommand = defineCommand({
         describe: 'Do nothing if there is no replica',
       })
       .option('force', { type: 'boolean', default: false, describe: 'Replace a database at the output' })
+      .option('mode', {
+        type: 'string',
+        requiresArg: true,
+        describe: 'Permissions of the database made [600]; for others to read a copy: 644',
+      })
       .option('dry-run', { type: 'boolean', default: false, describe: 'Print the plan, write nothing' })
       .option('integrity-check', {
         type: 'string',
@@ -68,6 +75,7 @@ export const restoreCommand = defineCommand({
   run: async (args: RestoreArgs, context) => {
     const state = readStateArgs(args);
     const integrityCheck = readChoice('integrity-check', args.integrityCheck, ['none', 'quick', 'full']);
+    const mode = readMode('mode', args.mode);
     const source = await resolveSource(args.source, args, context, args.ifReplicaExists);
     const output = args.output ?? source.database;
     if (output === undefined) {
@@ -77,7 +85,7 @@ export const restoreCommand = defineCommand({
     }
     if (args.follow) {
       expectNewest(args);
-      const followed = { ...args, output, integrityCheck, parallelism: state.parallelism };
+      const followed = { ...args, output, mode, integrityCheck, parallelism: state.parallelism };
       return withAwaitedReplica(source, context, (replica) => followReplica(replica, followed, context));
     }
     return withReplica(source, context, async (replica) => {
@@ -88,6 +96,7 @@ export const restoreCommand = defineCommand({
         output,
         ...state,
         force: args.force,
+        mode,
         ifDbNotExists: args.ifDbNotExists,
         ifReplicaExists: args.ifReplicaExists,
         dryRun: args.dryRun,

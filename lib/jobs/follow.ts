@@ -9,6 +9,7 @@
  *    can be read; it never goes back.
  */
 
+import { chmod } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { claim } from '../claim.js';
@@ -34,6 +35,11 @@ export interface FollowOptions extends WalBounds {
   readonly output: string;
   /** Replace what stands at the output, unless it is a copy of this replica that can be gone on with. */
   readonly force?: boolean | undefined;
+  /**
+   * Permissions of the copy, such as 0o644; default: private, or as they are. Whoever may read the copy may read its `-wal`,
+   * and read and write its `-shm`.
+   */
+  readonly mode?: number | undefined;
   /** Files fetched at a time; default 8. */
   readonly parallelism?: number | undefined;
   /** What SQLite checks before a new copy appears; default none. */
@@ -131,6 +137,7 @@ async function followAt(path: string, options: FollowOptions): Promise<FollowRes
       hint: 'Choose another output path.',
     });
   }
+  if (options.mode !== undefined) await chmod(path, options.mode);
   const follower = new Follower(copy, options);
   if (restored?.kind === 'restored') follower.tellOf(restored.damaged);
   try {
@@ -162,8 +169,8 @@ function openCopy(path: string, statePath: string, { replica, force }: FollowOpt
   }
 }
 
-function pick({ replica, force, parallelism, integrityCheck, signal, onProgress }: FollowOptions) {
-  return { replica, force, parallelism, integrityCheck, signal, onProgress };
+function pick({ replica, force, mode, parallelism, integrityCheck, signal, onProgress }: FollowOptions) {
+  return { replica, force, mode, parallelism, integrityCheck, signal, onProgress };
 }
 
 class Follower {

@@ -17,6 +17,8 @@ export interface RestoreOptions {
   readonly timestampMs?: number | undefined;
   /** Replace what stands at the output, with its `-wal`, `-journal` and `-shm`. */
   readonly force?: boolean | undefined;
+  /** Permissions of the database file, such as 0o644, whatever the umask; default: private, 0o600 or stricter. */
+  readonly mode?: number | undefined;
   /** Do nothing, successfully, if the output exists. */
   readonly ifDbNotExists?: boolean | undefined;
   /** Do nothing, successfully, if the replica holds no files. */
@@ -82,7 +84,7 @@ async function restoreTo(
     if (integrityCheck !== 'none') await expectIntact(output.temporaryPath, integrityCheck, signal);
     throwIfAborted(signal, 'the restore');
     options.prepare?.(file, rebuilt);
-    return { rebuilt, removed: await output.publish(options.force ?? false) };
+    return { rebuilt, removed: await output.publish(options.force ?? false, options.mode) };
   } catch (error) {
     throw outputError(error, place.path);
   } finally {

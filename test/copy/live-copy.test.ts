@@ -285,4 +285,7 @@ test('whoever may read the database may read the WAL and write the index, and no
   chmodSync(stage.path, 0o644);
   copy.check();
   assert.deepEqual(modes(), [0o644, 0o644, 0o666]);
+  chmodSync(stage.path, 0o640);
+  copy.check();
+  assert.deepEqual(modes(), [0o640, 0o640, 0o660]);
 });

@@ -8,7 +8,7 @@ import { peer } from './peers.js';
 import { scratchFolder } from './scratch.js';
 
 const PROGRAM = `
-import json, sqlite3, sys, urllib.parse
+import json, os, sqlite3, sys, urllib.parse
 
 connections = {}
 
@@ -28,6 +28,10 @@ def obey(wish):
             else:
                 rows = connections[name].execute(statement).fetchall()
         return rows
+    elif what == "become":
+        os.setgroups([])
+        os.setgid(wish["user"])
+        os.setuid(wish["user"])
     elif what == "image":
         # What this connection sees, page for page: WAL, index and journal taken into account by SQLite itself.
         with open(wish["into"], "wb") as file:
@@ -125,6 +129,11 @@ export class Application {
 
   async close(connection = 'main'): Promise<void> {
     await this.#ask({ do: 'close', on: connection });
+  }
+
+  /** From now on another user, by number; only root can do that. */
+  async become(user: number): Promise<void> {
+    await this.#ask({ do: 'become', user });
   }
 
   /** Sends statements without waiting: for an application that is to die in the middle. */

@@ -19,16 +19,17 @@ export class CopyReader {
     this.#child = child;
   }
 
-  /** Begins to read at once, in transactions of so many seconds; `through` is a command to run it under (setpriv). */
+  /** Begins to read at once, in transactions of so many seconds, as another user if root says so. */
   static start(
     t: TestContext,
     copy: string,
     ledger: string,
     pauseSeconds: number,
-    through: readonly string[] = [],
+    user?: number,
   ): Promise<CopyReader> {
-    const [program, args] = python('reader.py', copy, ledger, String(pauseSeconds));
-    return CopyReader.run(t, [...through, program, ...args]);
+    const who = user === undefined ? [] : [String(user)];
+    const [program, args] = python('reader.py', copy, ledger, String(pauseSeconds), ...who);
+    return CopyReader.run(t, [program, ...args]);
   }
 
   /** Any program that reads, checks and answers as reader.py does. */

@@ -78,6 +78,10 @@ export class CopyReaders {
     this.#application = Application.start(t, path)!;
   }
 
+  become(user: number): Promise<void> {
+    return this.#application.become(user);
+  }
+
   async open(on: string, mode: 'ro' | 'rw' = 'ro'): Promise<void> {
     await this.#application.open({ on, query: `?mode=${mode}` });
     await this.#application.on(on, 'PRAGMA busy_timeout = 10000');

@@ -86,10 +86,14 @@ export class OutputFile {
     }
   }
 
-  /** Makes the bytes durable and gives the file its name. Returns the leftovers that were removed. */
-  async publish(force: boolean): Promise<readonly string[]> {
+  /**
+   * Makes the bytes durable and gives the file its name; `mode`: for others than its owner, too. Returns the leftovers that
+   * were removed.
+   */
+  async publish(force: boolean, mode?: number): Promise<readonly string[]> {
     const { path, leftovers } = this.#place;
     try {
+      if (mode !== undefined) await this.file.chmod(mode);
       await this.file.sync();
       await this.file.close();
       if (force) await this.#replace();

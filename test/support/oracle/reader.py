@@ -1,4 +1,5 @@
-"""A reader of a live copy: `python3 -B reader.py DATABASE LEDGER [PAUSE]`, with mode=ro and a busy timeout.
+"""A reader of a live copy: `python3 -B reader.py DATABASE LEDGER [PAUSE [USER]]`, with mode=ro and a busy timeout; as
+that user, by number, if root runs it.
 
 Reads whole states, in transactions of PAUSE seconds, until its input has something, and checks each: it must be one that the oracle's ledger
 has, must not change inside the transaction, and must not be older than the one before. Prints one JSON line at the end:
@@ -30,6 +31,10 @@ def ledger_digests(path, known, offset):
 def main():
     database, ledger = sys.argv[1], sys.argv[2]
     pause = float(sys.argv[3]) if len(sys.argv) > 3 else 0.0
+    if len(sys.argv) > 4:
+        os.setgroups([])
+        os.setgid(int(sys.argv[4]))
+        os.setuid(int(sys.argv[4]))
     uri = 'file:' + urllib.parse.quote(os.path.abspath(database)) + '?mode=ro'
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=20)
     known, offset = {}, 0
