@@ -5,7 +5,7 @@ import { connect } from 'nats';
 import type { LtxFileInfo, Replica } from '../../lib/replica/replica.js';
 import { makeBucket, openBucketReplica } from '../support/nats-replica.js';
 import { startNatsServer } from '../support/nats-server.js';
-import { target } from '../support/replica.js';
+import { bytes, bytesOf, target } from '../support/replica.js';
 
 const CHUNK = 512 * 1024;
 
@@ -21,7 +21,7 @@ test('on demand, objects of every size around a chunk are read whole', async (t)
   await makeBucket(server);
   const replica = await openBucketReplica(t, server);
   let txid = 0n;
-  for (const size of [0, 1, CHUNK, CHUNK + 1, 5 * CHUNK - 1, 6 * CHUNK]) {
+  for (const size of [0, 1, 64 * 1024, 64 * 1024 + 1, CHUNK, CHUNK + 1, 5 * CHUNK - 1, 6 * CHUNK]) {
     const content = randomBytes(size);
     const file = await replica.write(target(1, ++txid), () => [content]);
     assert.ok(content.equals(await readOnDemand(replica, file)), `${size} bytes`);
@@ -41,6 +41,32 @@ test('on demand, an object that lost a chunk is damaged, and one that was remove
   await assert.rejects(readOnDemand(replica, file), { code: 'FORMAT' });
   await replica.remove([file]);
   await assert.rejects(readOnDemand(replica, file), { code: 'NOT_FOUND' });
+});
+
+test('a small object that lost its only chunk, or has another’s bytes in its place, is damaged however it is read', async (t) => {
+  const server = await startNatsServer(t);
+  if (server === undefined) return;
+  await makeBucket(server);
+  const replica = await openBucketReplica(t, server);
+  const connection = await connect({ servers: server.url });
+  const manager = await connection.jetstreamManager();
+  const subjects = async (): Promise<string[]> => {
+    const { state } = await manager.streams.info('OBJ_backups', { subjects_filter: '$O.backups.C.>' });
+    return Object.keys(state.subjects ?? {});
+  };
+  const file = await replica.write(target(1, 1n), bytes('as it was put'));
+  const [subject] = await subjects();
+  assert.equal((await bytesOf(replica, file)).toString(), 'as it was put');
+  for (const found of ['AS IT WAS PUT', 'much longer than what was put']) {
+    await manager.streams.purge('OBJ_backups', { filter: subject });
+    await connection.jetstream().publish(subject, found);
+    await assert.rejects(bytesOf(replica, file), { code: 'FORMAT' }, found);
+    await assert.rejects(readOnDemand(replica, file), { code: 'FORMAT' }, found);
+  }
+  await manager.streams.purge('OBJ_backups', { filter: subject });
+  await assert.rejects(bytesOf(replica, file), { code: 'FORMAT' });
+  await assert.rejects(readOnDemand(replica, file), { code: 'FORMAT' });
+  await connection.close();
 });
 
 test('many large objects read side by side by a reader that is busy do not cost it its connection', async (t) => {

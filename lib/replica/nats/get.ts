@@ -22,7 +22,7 @@ import {
   openConsumer,
   type StartAt,
 } from './consumer.js';
-import { requestError } from './errors.js';
+import { Api, apiCode, requestError } from './errors.js';
 import {
   chunkSubject,
   formatDigest,
@@ -42,6 +42,8 @@ export type ReadableObject = Pick<
   'name' | 'nuid' | 'size' | 'chunks' | 'chunkSize' | 'digest' | 'sequence'
 >;
 
+/** An object of one chunk, up to this size, is asked for as a message: for that a server need not make a consumer. */
+const ASKED_BYTES = 64 * 1024;
 /** So often a server may have nothing to send although the leader has more, before another consumer is made. */
 const IDLE_PATIENCE = 3;
 
@@ -79,7 +81,7 @@ async function* readWhole(
 ): AsyncGenerator<Uint8Array> {
   const hash = createHash('sha256');
   let size = 0;
-  for await (const bytes of onDemand ? pullChunks(bucket, object) : pushedChunks(bucket, object)) {
+  for await (const bytes of wholeChunks(bucket, object, onDemand)) {
     hash.update(bytes);
     size += bytes.length;
     yield bytes;
@@ -89,6 +91,27 @@ async function* readWhole(
   // Some writers leave the padding out.
   if (object.digest !== '' && digest.replace(/=+$/, '') !== object.digest.replace(/=+$/, '')) {
     throw damaged(bucket, object, `expected the digest ${object.digest}, found ${digest}`);
+  }
+}
+
+async function* wholeChunks(
+  bucket: Bucket,
+  object: ReadableObject,
+  onDemand: boolean,
+): AsyncGenerator<Uint8Array> {
+  const only = object.chunks === 1 && object.size <= ASKED_BYTES ? await askChunk(bucket, object) : undefined;
+  if (only !== undefined) yield only;
+  else yield* onDemand ? pullChunks(bucket, object) : pushedChunks(bucket, object);
+}
+
+/** The one chunk of an object; undefined where that is not what the server has: a consumer shows what it is. */
+async function askChunk(bucket: Bucket, object: ReadableObject): Promise<Uint8Array | undefined> {
+  try {
+    const { data } = await getMessage(bucket, { last_by_subj: chunkSubject(bucket, object.nuid) });
+    return data.length === object.size ? data : undefined;
+  } catch (error) {
+    if (apiCode(error) === Api.MESSAGE_NOT_FOUND) return undefined;
+    throw error;
   }
 }
 
