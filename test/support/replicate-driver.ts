@@ -1,8 +1,9 @@
 /**
  * A process that does nothing but replicate, so that signals hit a real one. Options as JSON in the first argument.
- * Prints {"ready": pid}, {"event": …} for each event, and at the end {"ended": result} or {"failed": …}. The end of
+ * Prints {"ready": pid}, {"event": …, "atMs": …} for each event, and at the end {"ended": result} or {"failed": …}. The end of
  * stdin, SIGTERM and SIGINT stop it cleanly.
  */
+import { performance } from 'node:perf_hooks';
 import { JetliteError } from '../../lib/errors.js';
 import { awaitReplica } from '../../lib/jobs/await-replica.js';
 import { type ReplicateEvent, replicate } from '../../lib/jobs/replicate.js';
@@ -22,7 +23,8 @@ process.stdin.on('end', () => stopping.abort()).resume();
 
 print({ ready: process.pid });
 try {
-  const onEvent = (event: ReplicateEvent): void => print({ event });
+  const onEvent = (event: ReplicateEvent): void =>
+    print({ event, atMs: performance.timeOrigin + performance.now() });
   const { nats, once = false } = options;
   const { signal } = stopping;
   const open = () => openReplica(options.replica, nats === undefined ? {} : { nats });

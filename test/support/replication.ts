@@ -32,6 +32,7 @@ export function gapsIn(replication: Replication): string[] {
 export class Replication {
   /** All events so far. */
   readonly events: ReplicateEvent[] = [];
+  readonly #happenedMs = new WeakMap<ReplicateEvent, number>();
   readonly #child: JsonLinesChild;
   readonly #startedMs = performance.now();
   readonly #waiting: { wanted(event: ReplicateEvent): boolean; found(): void }[] = [];
@@ -90,6 +91,11 @@ export class Replication {
     return this.waitFor((event) => event.type === 'put' && !known.has(event));
   }
 
+  /** When the process told of an event, by its own clock: milliseconds since the epoch, with fractions. */
+  happenedMs(event: ReplicateEvent): number {
+    return this.#happenedMs.get(event)!;
+  }
+
   /** Resolves at the next event of that type. */
   next(type: ReplicateEvent['type']): Promise<void> {
     const known = this.events.length;
@@ -138,6 +144,7 @@ export class Replication {
     if (!('event' in line)) return false;
     const event = line.event as ReplicateEvent;
     this.events.push(event);
+    this.#happenedMs.set(event, line.atMs as number);
     for (const [index, waiting] of [...this.#waiting.entries()].reverse()) {
       if (!waiting.wanted(event)) continue;
       this.#waiting.splice(index, 1);

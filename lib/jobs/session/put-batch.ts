@@ -55,12 +55,18 @@ async function putIncrement(
   if (batch.pages.bytes <= WHOLE_BYTES) {
     const blocks: Uint8Array[] = [];
     for (const block of encodeBatch(batch, txid, timestampMs)) {
-      blocks.push(block);
       // Compressing a full batch takes longer than a busy WAL may go unseen.
-      await turn();
+      if (blocks.length > 0) await turn();
+      blocks.push(block);
     }
-    await onChecksum?.(trailerChecksum(blocks[blocks.length - 1]), blocks);
-    return replica.write(target, () => blocks, signal);
+    const known = onChecksum?.(trailerChecksum(blocks[blocks.length - 1]), blocks);
+    known?.catch(() => {}); // The source tells.
+    const source: ByteSource = async function* () {
+      yield* blocks;
+      // The file is none before its end: so much of the way it may go meanwhile.
+      await known;
+    };
+    return replica.write(target, source, signal);
   }
   let last: Uint8Array = new Uint8Array();
   const source: ByteSource = function* () {
