@@ -13,6 +13,7 @@
 import type { Argv } from 'yargs';
 import yargs from 'yargs';
 import { JetliteError } from '../lib/errors.js';
+import { withoutUserInfo } from '../lib/replica/nats/address.js';
 import { goFlagsToLong, refuseRepeatedOptions } from './arguments.js';
 import {
   type Command,
@@ -174,12 +175,19 @@ function abortOnSignals(): AbortSignal {
   return controller.signal;
 }
 
+/** Credentials that stand on the command line are out of the list of processes from here on. */
+function hideCredentials(argv: readonly string[]): void {
+  const shown = argv.map((arg) => (arg.includes('://') ? withoutUserInfo(arg) : arg));
+  if (shown.some((arg, i) => arg !== argv[i])) process.title = `jetlite ${shown.join(' ')}`;
+}
+
 function isVersionFlag(argv: readonly string[]): boolean {
   return argv.length === 1 && goFlagsToLong(argv)[0] === '--version';
 }
 
 async function main(argv: readonly string[]): Promise<number> {
   survivePipes();
+  hideCredentials(argv);
   if (argv.length === 0) {
     process.stderr.write(`${await buildParser(() => {}).getHelp()}\n`);
     return EXIT_USAGE;
