@@ -123,8 +123,30 @@ async function goOnFrom(
     }
     return found;
   }
+  await putAgain(replica, found, options);
   const reach = found.txid === 0n ? 'nothing' : `TXID ${formatTxid(found.txid)}`;
   throw new BrokenChain(`TXID ${formatTxid(acknowledged)} was acknowledged, found ${reach}`);
+}
+
+/** What the spool still has behind the replica's newest file, though not all of it: so much can be restored again. */
+async function putAgain(
+  replica: Replica,
+  { txid, spooledTxid }: ReplicaState,
+  { spool, onEvent, signal }: LoadOptions,
+): Promise<void> {
+  let last = txid;
+  while (last < spooledTxid) {
+    const next = last + 1n;
+    const file = await spool?.read(next);
+    if (file === undefined) break;
+    const target = { level: 0, minTxid: next, maxTxid: next, timestampMs: file.timestampMs };
+    await replica.write(target, file.content, signal);
+    last = next;
+  }
+  if (last === txid) return;
+  const [first, end] = [txid + 1n, last].map(formatTxid);
+  const message = `${replica.url} has lost TXIDs from ${first} on: those up to ${end} were put again`;
+  onEvent?.({ type: 'state', level: 'warn', message });
 }
 
 async function goOnFromReplica(

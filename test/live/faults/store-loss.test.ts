@@ -1,11 +1,12 @@
 /** Servers that lose what they acknowledged, under a database that is written all the while: found, told, healed. */
 
 import assert from 'node:assert/strict';
-import { readdir, rm } from 'node:fs/promises';
+import { open, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { connect } from 'nats';
 import { restore } from '../../../lib/jobs/restore.js';
+import { contentOffset, readRecordHeader, recordEnd } from '../../../lib/jobs/session/spool-record.js';
 import { CaptureStage } from '../../support/capture-stage.js';
 import { makeBucket, openBucketReplica } from '../../support/nats-replica.js';
 import { type NatsServer, startNatsServer } from '../../support/nats-server.js';
@@ -175,6 +176,34 @@ for (const hasSpool of [true, false]) {
   );
 }
 
+test(
+  'of a spool with one damaged file, what comes before it is put again after a store was rolled back',
+  LIMIT,
+  async (t) => {
+    const stage = await LossStage.open(t);
+    if (stage === undefined) return;
+    let rollBack: () => Promise<void> = async () => {};
+    await stage.afterKill(async () => {
+      rollBack = await copyStore(stage.server);
+    });
+    const kept = BigInt((await lastPut(stage)) ?? 0);
+    await stage.puts(10);
+    // Killed, it leaves its spool.
+    await stage.replication.kill();
+    await stage.writer.pause();
+    await damageSpooled(stage.stage.folder, kept + 5n);
+    await stage.afterKill(rollBack);
+    await stage.replicate();
+    await stage.lost();
+    await stage.healed();
+    await stage.assertWhole();
+    const files = await (await openBucketReplica(t, stage.server)).list(0);
+    const txids = new Set(files.map(({ maxTxid }) => maxTxid));
+    for (let txid = 1n; txid <= kept + 4n; txid++) assert.ok(txids.has(txid), `TXID ${txid}`);
+    assert.ok(!txids.has(kept + 5n));
+  },
+);
+
 for (const hasSpool of [true, false]) {
   const how = hasSpool ? 'is put again under its name' : 'is removed once nothing needs it';
   test(`an object whose chunks are lost ${how}`, LIMIT, async (t) => {
@@ -201,6 +230,36 @@ for (const hasSpool of [true, false]) {
       hasSpool,
     );
   });
+}
+
+/** The newest TXID that stands in the bucket. */
+async function lastPut({ t, server }: LossStage): Promise<bigint | undefined> {
+  return (await (await openBucketReplica(t, server)).list(0)).at(-1)?.maxTxid;
+}
+
+/** Flips a bit in the file of that TXID. */
+async function damageSpooled(folder: string, txid: bigint): Promise<void> {
+  for (const name of await readdir(folder, { recursive: true })) {
+    if (!name.endsWith('.spool')) continue;
+    const segment = await open(join(folder, name), 'r+');
+    try {
+      const { size } = await segment.stat();
+      let record = await readRecordHeader(segment, 0, size);
+      while (record !== undefined && record.txid !== txid) {
+        record = await readRecordHeader(segment, recordEnd(record), size);
+      }
+      if (record === undefined) continue;
+      const at = contentOffset(record) + 100;
+      const byte = Buffer.alloc(1);
+      await segment.read(byte, 0, 1, at);
+      byte[0] ^= 1;
+      await segment.write(byte, 0, 1, at);
+      return;
+    } finally {
+      await segment.close();
+    }
+  }
+  throw new Error(`TXID ${txid} is not in the spool`);
 }
 
 async function forgetSpool(folder: string): Promise<void> {
