@@ -34,6 +34,22 @@ test('objects of every size around a chunk are read back whole and in ranges', a
   }
 });
 
+test('of prefixes that begin alike, whatever their length, each lists its own files and no others', async (t) => {
+  const server = await startNatsServer(t);
+  if (server === undefined) return;
+  await makeBucket(server);
+  const prefixes = ['', '/l', '/lt', '/ltx', '/ltx/ltx', '/ltx/ltx-', '/ltx/ltx–', '/ltx/ltx/ltx'];
+  for (const [i, prefix] of prefixes.entries()) {
+    const replica = await openBucketReplica(t, server, `backups${prefix}`);
+    for (const level of [0, 9]) await replica.write(target(level, BigInt(i + 1)), bytes(prefix));
+  }
+  for (const [i, prefix] of prefixes.entries()) {
+    const files = await (await openBucketReplica(t, server, `backups${prefix}`)).list();
+    const found = files.map(({ level, maxTxid }) => `${level}/${maxTxid}`);
+    assert.deepEqual(found, [`0/${i + 1}`, `9/${i + 1}`], prefix);
+  }
+});
+
 test('a level-0 name is given once: the same bytes again are success, others a conflict, also after removal', async (t) => {
   const server = await startNatsServer(t);
   if (server === undefined) return;

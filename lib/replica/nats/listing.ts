@@ -17,7 +17,14 @@ import type { Delivery, OrderedConsumer } from './consumer.js';
 import { ConnectionLost, isFinal, requestError } from './errors.js';
 import type { ReadableObject } from './get.js';
 import { openMetas } from './metas.js';
-import { decodeMeta, headerOf, newestMeta, type StoredObject, WRITER_HEADER } from './objects.js';
+import {
+  decodeMeta,
+  headerOf,
+  metaSubjectStart,
+  newestMeta,
+  type StoredObject,
+  WRITER_HEADER,
+} from './objects.js';
 
 /** Header of the metas of LTX files: the file's time, RFC 3339. Litestream's. */
 export const TIMESTAMP_HEADER = 'Litestream-Timestamp';
@@ -105,6 +112,8 @@ export interface ListingListener {
 export class Listing {
   readonly #bucket: Bucket;
   readonly #prefix: string;
+  /** What the subjects of metas that may be of files under the prefix begin with. */
+  readonly #subjectStart: string;
   readonly #listeners = new Set<ListingListener>();
   #files = new Map<string, ListedFile>();
   #loading: Promise<void> | undefined;
@@ -127,6 +136,7 @@ export class Listing {
   constructor(bucket: Bucket, prefix: string, onForgotten: () => void = () => {}) {
     this.#bucket = bucket;
     this.#prefix = prefix;
+    this.#subjectStart = metaSubjectStart(bucket, prefix === '' ? 'ltx/' : `${prefix}/ltx/`);
     this.#onForgotten = onForgotten;
   }
 
@@ -304,6 +314,8 @@ export class Listing {
   #takeInto(files: Map<string, ListedFile>, delivery: Delivery): ListedFile | undefined {
     const { message, sequence, timestampMs } = delivery;
     const { subject, data } = message;
+    // A bucket may hold many times as much of other databases.
+    if (!subject.startsWith(this.#subjectStart)) return undefined;
     const object = decodeMeta(this.#bucket, { subject, data, sequence, storedMs: timestampMs });
     if (object === undefined) return undefined;
     const file = listedFile(this.#prefix, object);

@@ -49,6 +49,14 @@ export function metaSubject(bucket: Bucket, name: string): string {
   return `$O.${bucket.name}.M.${padded(Buffer.from(name).toString('base64url'))}`;
 }
 
+/** What the meta subjects of all objects begin with whose names begin with `start`, and of few others. */
+export function metaSubjectStart(bucket: Bucket, start: string): string {
+  const bytes = Buffer.from(start);
+  // A digit stands for six bits: the last one may depend on what follows.
+  const digits = Math.floor((bytes.length * 8) / 6);
+  return `$O.${bucket.name}.M.${bytes.toString('base64url').slice(0, digits)}`;
+}
+
 export function chunkSubject(bucket: Bucket, nuid: string): string {
   return `$O.${bucket.name}.C.${nuid}`;
 }
