@@ -137,10 +137,10 @@ async function followAt(path: string, options: FollowOptions): Promise<FollowRes
       hint: 'Choose another output path.',
     });
   }
-  if (options.mode !== undefined) await chmod(path, options.mode);
   const follower = new Follower(copy, options);
   if (restored?.kind === 'restored') follower.tellOf(restored.damaged);
   try {
+    if (options.mode !== undefined) await chmod(path, options.mode);
     await follower.run();
   } catch (error) {
     throw outputError(error, path);
@@ -190,6 +190,8 @@ class Follower {
   #checkMs = CHECK_FIRST_MS;
   #failures = 0;
   #told: string | undefined;
+  /** Whether it was said that the whole database is to go in again. */
+  #isMending = false;
   /** The newest file of the last listing that was found to be of the copy's own database. */
   #known: string | undefined;
   readonly #forget: (() => void) | undefined;
@@ -271,8 +273,8 @@ class Follower {
     const gatherMs = this.#appliedAt + GATHER_MS - performance.now();
     if (gatherMs > 0) await pause(gatherMs, signal);
     copy.check();
-    const { mustMend } = copy;
-    if (mustMend) {
+    if (copy.mustMend && !this.#isMending) {
+      this.#isMending = true;
       const message = `the WAL of ${copy.path} was removed or cut by a reader: the whole database goes in again`;
       this.#emit('mending', 'warn', message);
     }
@@ -300,6 +302,7 @@ class Follower {
 
   #applied(pages: number): void {
     const { path, txid } = this.#copy;
+    this.#isMending = false;
     this.batches++;
     this.pages += pages;
     this.#appliedAt = performance.now();
@@ -344,7 +347,7 @@ class Follower {
   async #expectSameDatabase(files: readonly LtxFileInfo[]): Promise<void> {
     const newest = files.reduce((highest, file) => (file.maxTxid > highest.maxTxid ? file : highest));
     if (versionKey(newest) === this.#known) return;
-    await expectSameDatabase(this.#options.replica, newest.maxTxid, this.#copy);
+    await expectSameDatabase(this.#options.replica, files, this.#copy);
     this.#known = versionKey(newest);
   }
 

@@ -2,7 +2,15 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { hasSqlite } from '../../lib/copy/guard.js';
@@ -155,6 +163,33 @@ test('a replica that has lost what the copy has is waited for, and gone on with 
   await again.reaches(4n);
   assert.equal(await readers.count('one'), 4);
   assert.equal(again.events.filter(({ type }) => type === 'waiting').length, 1);
+});
+
+test('a damaged page of a replica that is behind does not make it another database', async (t) => {
+  const made = await following(t);
+  if (!made) return;
+  const { stage, run } = made;
+  await stage.row();
+  await stage.row();
+  await run.reaches(3n);
+  await run.stop();
+  const [lost, sound] = [3, 2].map((txid) => join(level0(stage), nameOf(txid)));
+  renameSync(lost, `${lost}.away`);
+  let renamed = 0;
+  for (const path of [join(level0(stage), nameOf(1)), sound]) {
+    const bytes = readFileSync(path);
+    // The names of the table in its row of the schema, one letter further.
+    for (let at = bytes.indexOf('tablett'); at >= 0; at = bytes.indexOf('tablett', at + 1)) {
+      bytes[at + 5] ^= 1;
+      renamed++;
+    }
+    writeFileSync(path, bytes);
+  }
+  assert.ok(renamed > 0);
+  utimesSync(join(level0(stage), nameOf(1)), 1, 1);
+  const again = new FollowRun(t, { replica: stage.replica, output: stage.path });
+  const { message } = await again.sees(({ type }) => type === 'waiting');
+  assert.match(message, /does not hold TXID 0000000000000003 any more/);
 });
 
 test('where other states have come under numbers that were lost, the first later one is taken whole', async (t) => {

@@ -17,6 +17,9 @@ import { SNAPSHOT_LEVEL } from '../../replica/names.js';
 import type { LtxFileInfo, Replica } from '../../replica/replica.js';
 import { readTableNames } from '../../sqlite/schema.js';
 import { nothingInCommon, tablesInReplica } from '../check/tables.js';
+import { planRestore, type RestorePlan } from '../plan.js';
+import { isSound } from '../rebuild/damage.js';
+import { hasCode } from '../session/attempts.js';
 
 export const ANEW = 'The copy stays as it is. To follow what is there now, restore it anew with --force.';
 
@@ -51,16 +54,29 @@ export function behind(replica: Replica, { txid }: Pick<LiveCopy, 'txid'>): Jetl
   );
 }
 
-/** Throws CONFLICT if the state of `txid` in the replica is of another database than the copy; REPLICA, FORMAT. */
+/**
+ * Throws CONFLICT if the state that `files`, all of a replica's, lead to is of another database than the copy. Says nothing
+ * where they are damaged: reading them will.
+ */
 export async function expectSameDatabase(
   replica: Replica,
-  txid: bigint,
+  files: readonly LtxFileInfo[],
   copy: Pick<LiveCopy, 'page' | 'pageSize' | 'path'>,
 ): Promise<void> {
-  const there = await tablesInReplica(replica, txid, copy.pageSize);
+  let plan: RestorePlan;
+  let there: ReadonlySet<string>;
+  try {
+    plan = planRestore(files, { kind: 'newest' });
+    there = await tablesInReplica(replica, plan.txid, copy.pageSize);
+  } catch (error) {
+    if (hasCode(error, 'FORMAT', 'NOT_FOUND')) return;
+    throw error;
+  }
   const here = await readTableNames(async (pgno) => copy.page(pgno));
   const tables = nothingInCommon(here, there);
   if (tables === undefined) return;
+  // No checksum covers single pages.
+  for (const file of plan.files) if (!(await isSound(replica, file))) return;
   throw new ConflictError(
     `${replica.url} is the replica of another database by now: expected a table of the copy ${copy.path}, ` +
       `found the tables ${tables.here} here and ${tables.there} there`,

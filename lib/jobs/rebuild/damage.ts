@@ -70,7 +70,7 @@ export function fileNamedBy(error: FormatError, files: readonly LtxFileInfo[]): 
 }
 
 /** Whether a file can be read to its end and is what its name says. One that is gone by now is not. */
-async function isSound(replica: Replica, file: LtxFileInfo): Promise<boolean> {
+export async function isSound(replica: Replica, file: LtxFileInfo): Promise<boolean> {
   try {
     const { header } = await decodeLtx(ltxPath(file), replica.read(file), {});
     return header.minTxid === file.minTxid && header.maxTxid === file.maxTxid;
