@@ -26,7 +26,13 @@ async function openConnection(scene: Scene, name: string): Promise<void> {
   const padded = random.oneIn(3);
   scene.exclusive = scene.open.length === 0 && random.oneIn(4);
   const locking = scene.exclusive ? ['locking_mode=exclusive'] : [];
-  await app.open({ on: name, query: padded ? '?psow=0' : '', pragmas: [...locking, ...CONNECTION] });
+  // Some cut the WAL when it is begun anew.
+  const limit = random.oneIn(4) ? [`journal_size_limit=${random.pick([0, 5000, 9000])}`] : [];
+  await app.open({
+    on: name,
+    query: padded ? '?psow=0' : '',
+    pragmas: [...locking, ...CONNECTION, ...limit],
+  });
   if (padded) await app.on(name, 'PRAGMA synchronous = full');
   scene.open.push(name);
 }
@@ -89,6 +95,11 @@ const ACTS: readonly (readonly [weight: number, act: Act])[] = [
   [
     3,
     async (scene, on) => {
+      // A pause between the last write of the database and the end of its WAL, which a loaded machine makes anywhere.
+      if (scene.exclusive) {
+        await scene.app.on(on, 'PRAGMA wal_checkpoint(PASSIVE)');
+        await sleep(8);
+      }
       await scene.app.close(on);
       scene.open = scene.open.filter((name) => name !== on);
     },
