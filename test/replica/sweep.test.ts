@@ -240,7 +240,7 @@ test('through many rounds of retention the marks do not grow, and other prefixes
   const { replica, server } = stage;
   const elsewhere = await openBucketReplica(t, server, 'backups/q');
   await elsewhere.remove([await elsewhere.write(target(0, 1n), bytes('one'))]);
-  const length = process.env.JETLITE_LONG === '1' ? 1200 : 300;
+  const length = process.env.JETLITE_LONG === '1' ? 1200 : 160;
   const history = makeHistory(length, 512, 8, random(5));
   let removed = 0;
   for (let txid = 1; txid <= length; txid++) {

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { connect } from 'nats';
-import { peer } from './peers.js';
+import { type PeerName, peer } from './peers.js';
 
 export interface NatsServerOptions {
   /** More of the configuration file, at its top level. */
@@ -36,6 +36,15 @@ export interface NatsServer {
   resume(): void;
 }
 
+type ServerPeer = Extract<PeerName, `nats-server${string}`>;
+
+let serverPeer: ServerPeer = 'nats-server';
+
+/** All servers of this process that do not name their program are started from that one. */
+export function serveWith(name: ServerPeer): void {
+  serverPeer = name;
+}
+
 interface Test {
   after(action: () => Promise<void>): void;
   skip(message?: string): void;
@@ -46,7 +55,7 @@ export async function startNatsServer(
   t: Test,
   options: NatsServerOptions = {},
 ): Promise<NatsServer | undefined> {
-  const program = options.program ?? peer(t, 'nats-server');
+  const program = options.program ?? peer(t, serverPeer);
   if (program === undefined) return undefined;
   const folder = await mkdtemp(join(tmpdir(), 'jetlite-nats-'));
   const server = new RunningServer(program, folder, await freePort(), (port, storeDir) =>
@@ -70,7 +79,7 @@ export async function startNatsCluster(
   size = 3,
   options: NatsServerOptions = {},
 ): Promise<NatsServer[] | undefined> {
-  const program = options.program ?? peer(t, 'nats-server');
+  const program = options.program ?? peer(t, serverPeer);
   if (program === undefined) return undefined;
   const routes = await Promise.all(Array.from({ length: size }, freePort));
   const servers: RunningServer[] = [];

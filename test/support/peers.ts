@@ -2,6 +2,7 @@
 
 export type PeerName =
   | 'nats-server'
+  | 'nats-server-2.10'
   | 'litestream'
   | 'sqlite3'
   | 'python3'
