@@ -69,6 +69,30 @@ test('a small object that lost its only chunk, or has another’s bytes in its p
   await connection.close();
 });
 
+test('on demand, the server sends a few chunks more than were taken, however long the object', async (t) => {
+  const server = await startNatsServer(t);
+  if (server === undefined) return;
+  await makeBucket(server);
+  const replica = await openBucketReplica(t, server);
+  const [chunks, taken] = [40, 10];
+  const file = await replica.write(target(1, 1n), () => [randomBytes(chunks * CHUNK)]);
+  const reading = replica.read(file, undefined, { onDemand: true })[Symbol.asyncIterator]();
+  for (let chunk = 0; chunk < taken; chunk++) {
+    await reading.next();
+    // Two round trips: what was asked for arrives meanwhile.
+    await replica.readExtra('none');
+    await replica.readExtra('none');
+  }
+  const connection = await connect({ servers: server.url });
+  t.after(() => connection.close());
+  const manager = await connection.jetstreamManager();
+  const pending: number[] = [];
+  for await (const { num_pending } of manager.consumers.list('OBJ_backups')) pending.push(num_pending);
+  const held = chunks - taken - Math.max(...pending);
+  assert.ok(held <= 2, `${held} chunks were sent that nobody has taken`);
+  await reading.return?.();
+});
+
 test('many large objects read side by side by a reader that is busy do not cost it its connection', async (t) => {
   const server = await startNatsServer(t, { config: 'max_pending: 16MB' });
   if (server === undefined) return;

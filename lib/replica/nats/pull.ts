@@ -3,7 +3,7 @@
  *
  * A pushing consumer runs ahead of its reader by up to 32 MB. Where a dozen objects are read side by side, as in a merge,
  * that fills the memory and makes the server drop the whole connection as too slow, with all that others do on it. Here
- * the server sends what was asked for and no more: one request of a few chunks is under way, besides what has arrived.
+ * the server sends what was asked for and no more: a few chunks, counting those that have arrived and were not taken.
  */
 
 import { AckPolicy, createInbox, DeliverPolicy, type Msg, nanos, nuid, type Subscription } from 'nats';
@@ -11,8 +11,8 @@ import { FormatError, JetliteError } from '../../errors.js';
 import type { Bucket } from './bucket.js';
 import { chunkSubject, type StoredObject } from './objects.js';
 
-/** Chunks in one request. */
-const BATCH = 2;
+/** Chunks that have arrived or are under way. */
+const AHEAD = 2;
 const FORGET_AFTER_MS = 600_000;
 const NO_MESSAGES = 404;
 
@@ -70,7 +70,7 @@ class PulledChunks {
   /** The next of `left` chunks that are still to come. */
   async next(left: number): Promise<Uint8Array> {
     for (;;) {
-      if (this.#asked === 0) this.#ask(Math.min(BATCH, left - this.#arrived.length - this.#asked));
+      this.#ask(Math.min(AHEAD, left) - this.#arrived.length - this.#asked);
       const chunk = this.#arrived.shift();
       if (chunk !== undefined) return chunk;
       if (this.#failure !== undefined) throw this.#failure;
