@@ -7,6 +7,7 @@ import { test } from 'node:test';
 import { connect } from 'nats';
 import { restore } from '../../../lib/jobs/restore.js';
 import { verify } from '../../../lib/jobs/verify.js';
+import { decodeLtx } from '../../../lib/ltx/decoder.js';
 import { openFileReplica } from '../../../lib/replica/file.js';
 import { ltxPath } from '../../../lib/replica/names.js';
 import type { LtxFileInfo, Replica } from '../../../lib/replica/replica.js';
@@ -48,6 +49,16 @@ function flipped(bytes: Uint8Array, at: number, bit = 0): Uint8Array {
 
 const MERGED = 'ltx/1/0000000000000002-0000000000000008.ltx';
 
+/** Some bits of an LZ4 block mean nothing: whichever way they stand, the pages and the checksum over them are the same. */
+async function isDamaged(bytes: Uint8Array): Promise<boolean> {
+  try {
+    await decodeLtx(MERGED, [bytes], {});
+    return false;
+  } catch {
+    return true;
+  }
+}
+
 inEveryHome(
   'whatever bit of a merged file flips, restore goes by the files that it was made of',
   async (open, t) => {
@@ -59,17 +70,20 @@ inEveryHome(
     const sound = ltxBytes(history, 2, LENGTH);
     for (let i = 0; i < FLIPS; i++) {
       const at = chance.below(sound.length);
-      await putLtx(replica, history, 1, 2, LENGTH, flipped(sound, at, chance.below(8)));
+      const merged = flipped(sound, at, chance.below(8));
+      await putLtx(replica, history, 1, 2, LENGTH, merged);
       const output = join(folder, 'restored.db');
       const result = await restore({ replica, output, force: true });
       assert.ok(result.kind === 'restored');
       assert.ok(databaseBytes(history, LENGTH).equals(await readFile(output)), `byte ${at}`);
       assert.deepEqual(
         result.damaged.map(({ file }) => ltxPath(file)),
-        [MERGED],
+        (await isDamaged(merged)) ? [MERGED] : [],
         `byte ${at}`,
       );
-      assert.match(result.damaged[0].message, /ltx\/1\/.*expected .*; other files lead to the same state$/);
+      for (const { message } of result.damaged) {
+        assert.match(message, /ltx\/1\/.*expected .*; other files lead to the same state$/);
+      }
     }
   },
 );
