@@ -134,6 +134,8 @@ export class Follower {
       let step = await this.#follow(pair, view, before, visit, look === LOOKS - 1);
       if (step === 'current' && (await this.#trust.looksStale(pair, view, this.position!))) step = 'again';
       if (step === 'again') continue;
+      // Half a commit was handed on, and nothing that is proven goes on from there.
+      if (this.#position?.isInsideCommit) break;
       if (typeof step !== 'object') return this.#impossible(pair) ?? { state: step, commits };
       return 'gap' in step ? { state: 'gap', reason: step.gap } : { state: 'wait', commits, why: step.wait };
     }
@@ -178,7 +180,7 @@ export class Follower {
       if (ahead === undefined) return this.#broken(pair, index);
       const missing = await position.missing(index, pair.shm, this.#events);
       const live = { header: wal, ahead, missing, isAlone: false };
-      const finished = await finishGeneration(position, pair.wal, live, visit);
+      const finished = await finishGeneration(position, pair, live, visit);
       if (finished !== 'reached') return finished;
       this.#enter(position, wal);
     }
@@ -233,7 +235,7 @@ export class Follower {
       const missing = await position.missing(index, pair.shm, this.#events);
       if (typeof missing !== 'number') return missing;
       const read = isGeneration(position.chain, wal)
-        ? await readTail(position, pair.wal, missing, position.repeats, visit)
+        ? await readTail(position, pair, missing, position.repeats, visit)
         : noneMissing(missing);
       if (read !== 'reached') return read;
     }
@@ -281,7 +283,7 @@ export class Follower {
       const ahead = await readAhead(pair.wal, start, (await lastCommit(pair.wal, start)).chain.frame);
       if (ahead === undefined) return 'again';
       const live = { header: wal, ahead, missing: UNCOUNTED, isAlone: true };
-      const finished = await finishGeneration(position, pair.wal, live, visit);
+      const finished = await finishGeneration(position, pair, live, visit);
       if (finished !== 'reached') return finished;
       this.#enter(position, wal);
     } else if (position.chain.frame > 0 && !isIntact(pair.wal, position.chain)) {

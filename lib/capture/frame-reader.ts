@@ -214,24 +214,32 @@ function equalBytes(a: Uint8Array, aAt: number, b: Uint8Array, bAt: number, leng
 
 const ignore: FrameVisitor = () => true;
 
-/**
- * How far commits reach behind a position by the checksum chain alone, how many they are, repeats left out, and which is
- * the last frame that the chain holds for.
- */
-export async function lastCommit(
-  wal: OpenFile,
-  position: ChainPosition,
-): Promise<{ readonly chain: ChainPosition; readonly commits: number; readonly lastFrame: number }> {
-  if (position.pageSize === 0) return { chain: position, commits: 0, lastFrame: 0 };
+/** How far commits reach behind a position by the checksum chain alone. */
+export interface CommitChain {
+  /** Behind the last of them, repeats included. */
+  readonly chain: ChainPosition;
+  /** Before the last of them that repeats nothing. */
+  readonly lastBegins: ChainPosition;
+  /** How many they are, repeats left out. */
+  readonly commits: number;
+  readonly repeats: number;
+  /** The last frame that the chain holds for. */
+  readonly lastFrame: number;
+}
+
+export async function lastCommit(wal: OpenFile, position: ChainPosition): Promise<CommitChain> {
+  const found = { chain: position, lastBegins: position, commits: 0, repeats: 0 };
+  if (position.pageSize === 0) return { ...found, lastFrame: 0 };
   const ahead = new FrameReader(position);
-  let { frame, checksum1, checksum2 } = position;
-  let commits = 0;
   await ahead.read(wal.fd, Number.POSITIVE_INFINITY, (_pgno, commit) => {
     if (commit === 0) return true;
-    ({ frame, checksum1, checksum2, commits } = ahead);
+    if (ahead.commits > found.commits) found.lastBegins = found.chain;
+    found.chain = ahead.position;
+    found.commits = ahead.commits;
+    found.repeats = ahead.repeats;
     return true;
   });
-  return { chain: { ...position, frame, checksum1, checksum2 }, commits, lastFrame: ahead.frame };
+  return { ...found, lastFrame: ahead.frame };
 }
 
 /** The reader behind the first `frames` frames of a generation, whose commits it has counted. */

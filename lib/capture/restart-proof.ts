@@ -10,11 +10,14 @@
  *    changes nothing, but as either it could make up for a commit that was lost. So where repeats leave the count open,
  *    and where there is no count, the place itself must show it: one restart, and the last frame taken from the old
  *    generation not overwritten yet, nor the file cut behind it, so that what stood behind it would still be there.
+ * 4. The last commit of a generation may be one whose writer died before publishing it, and then it is none. Where
+ *    repeats leave the count open, it counts only if it is in the database: before a restart everything published is.
  */
 
 import type { WalHeader } from '../sqlite/wal.js';
-import type { OpenFile } from './files.js';
-import { type FrameReader, type FrameVisitor, isTailWhole, lastCommit } from './frame-reader.js';
+import { type OpenFile, readFully } from './files.js';
+import { type CommitChain, FrameReader, type FrameVisitor, isTailWhole, lastCommit } from './frame-reader.js';
+import type { WalPair } from './index-trust.js';
 import type { Gap, WalPosition } from './wal-position.js';
 
 /** What the live generation holds, and who says so. */
@@ -34,7 +37,7 @@ export interface LiveGeneration {
  */
 export async function finishGeneration(
   position: WalPosition,
-  wal: OpenFile,
+  pair: WalPair,
   live: LiveGeneration,
   visit: FrameVisitor,
 ): Promise<'reached' | 'more' | Gap> {
@@ -45,9 +48,9 @@ export async function finishGeneration(
     const needed = missing - ahead.commits;
     if (needed < 0) return { gap: `the index counts ${missing} commits, the WAL holds ${ahead.commits}` };
     const slack = ahead.repeats + position.repeats;
-    if (isNext || needed === 0) read = await readTail(position, wal, needed, slack, visit);
+    if (isNext || needed === 0) read = await readTail(position, pair, needed, slack, visit);
     else read = noneMissing(needed);
-  } else if (isNext) read = await readWholeTail(position, wal, isAlone, missing, visit);
+  } else if (isNext) read = await readWholeTail(position, pair.wal, isAlone, missing, visit);
   else read = missing;
   if (read === 'reached' && position.isInsideCommit) {
     return { gap: `the WAL was restarted inside a commit, behind frame ${position.reader.frame}` };
@@ -57,33 +60,53 @@ export async function finishGeneration(
 
 /**
  * Takes `needed` commits from behind the position; as many fewer as there may be commits among the `slack` repeats seen
- * elsewhere, if nothing there was overwritten.
+ * elsewhere, if nothing there was overwritten. All of it is looked at before anything is handed on.
  */
 export async function readTail(
   position: WalPosition,
-  wal: OpenFile,
+  pair: WalPair,
   needed: number,
   slack: number,
   visit: FrameVisitor,
 ): Promise<'reached' | 'more' | Gap> {
   if (position.isNowhere) return noneMissing(needed);
   const { frame } = position.chain;
-  if (needed === 0) {
-    // The counts agree; a commit still standing behind the position contradicts them.
-    const { commits } = await lastCommit(wal, position.chain);
-    return commits === 0 ? 'reached' : { gap: `a commit behind frame ${frame} was not counted` };
+  const tail = await lastCommit(pair.wal, position.chain);
+  const left = needed - tail.commits;
+  // The counts contradict what stands there.
+  if (left < 0) return { gap: `a commit behind frame ${frame} was not counted` };
+  const possible = slack + tail.repeats;
+  if (left > possible) return { gap: `${left} of ${needed} commits behind frame ${frame} are overwritten` };
+  if (tail.commits > 0 && left < possible && !(await isCheckpointed(pair, tail))) {
+    return { gap: `the last commit behind frame ${frame} may be one that was never published` };
   }
-  const { reader } = position;
-  const enough = reader.commits + needed;
-  const possible = slack - reader.repeats;
-  const read = await position.read(wal, Number.POSITIVE_INFINITY, visit, {
-    goOn: () => reader.commits < enough,
+  const read = needed === 0 ? 'reached' : await position.readTo(pair.wal, tail.chain.frame, visit);
+  if (read === 'more') return 'more';
+  if (read === 'reached' && (left === 0 || isTailWhole(pair.wal, position.chain, tail.lastFrame))) {
+    return 'reached';
+  }
+  return { gap: `what stood behind frame ${frame} is overwritten` };
+}
+
+/** Whether the database has every page as the last commit of a WAL wrote it. */
+async function isCheckpointed(
+  { wal, database }: WalPair,
+  { lastBegins, chain }: CommitChain,
+): Promise<boolean> {
+  const { pageSize } = chain;
+  const held = Buffer.alloc(pageSize);
+  const differing = new Set<number>();
+  let pageCount = 0;
+  const read = await new FrameReader(lastBegins).read(wal.fd, chain.frame, (pgno, commit, chunk, at) => {
+    const got = readFully(database.fd, held, pageSize, (pgno - 1) * pageSize);
+    held.fill(0, got);
+    if (held.equals(chunk.subarray(at, at + pageSize))) differing.delete(pgno);
+    else differing.add(pgno);
+    pageCount = commit;
+    return true;
   });
-  if (reader.commits >= enough) return 'reached';
-  if (read === 'stopped') return 'more';
-  const left = enough - reader.commits;
-  if (left <= possible + reader.repeats && isTailWhole(wal, position.chain, reader.frame)) return 'reached';
-  return { gap: `${left} of ${needed} commits behind frame ${frame} are overwritten` };
+  // No checkpoint writes what a transaction has spilled beyond its own end.
+  return read === 'reached' && [...differing].every((pgno) => pgno > pageCount);
 }
 
 /** Takes whatever commits stand behind the position, where nothing counts them. */

@@ -31,9 +31,13 @@ async function makeDatabase(app: Application): Promise<void> {
   await app.run('CREATE TABLE t(x)', "INSERT INTO t VALUES ('before')");
 }
 
-async function dieInCommit(writer: Application): Promise<void> {
+async function join(writer: Application): Promise<void> {
   await writer.open({ pragmas: ['synchronous=off', 'wal_autocheckpoint=0'] });
-  await writer.run('SELECT * FROM t', 'PRAGMA synchronous=full');
+  await writer.run('SELECT * FROM t');
+}
+
+async function dieInCommit(writer: Application): Promise<void> {
+  await writer.run('PRAGMA synchronous=full');
   writer.send("INSERT INTO t VALUES ('dead')");
   await writer.ended;
 }
@@ -50,6 +54,7 @@ for (const fileEvents of [true, false]) {
       if (!writer) return;
       let copy = CapturedCopy.of(t, app.path, { fileEvents });
       if (when === 'while it is followed') await copy.catchUp();
+      await join(writer);
       await dieInCommit(writer);
       assert.ok(lastCommitFrame(app.path) > readIndex(`${app.path}-shm`).maxFrame, 'the naive rule sees it');
 
@@ -77,6 +82,7 @@ for (const fileEvents of [true, false]) {
     if (!writer) return;
     const copy = CapturedCopy.of(t, app.path, { fileEvents });
     await copy.catchUp();
+    await join(writer);
     await dieInCommit(writer);
     const before = Buffer.from(copy.content);
     // Killed, so that it does not clean up: nobody is connected now.
@@ -99,4 +105,33 @@ for (const fileEvents of [true, false]) {
     await copy.assertEquals(next);
     assert.equal(copy.capture.undecided, false);
   });
+  for (const where of ['before it', 'in the new WAL'] as const) {
+    test(`a commit whose writer died before publishing it does not stand for one that changed nothing ${where}, ${how}`, async (t) => {
+      const app = await Application.inScratchFolder(t);
+      if (!app) return;
+      await makeDatabase(app);
+      await app.run('CREATE TABLE u(id INTEGER PRIMARY KEY, n)', 'INSERT INTO u VALUES (1, 50)');
+      const writer = mortal(t, app.path);
+      if (!writer) return;
+      await join(writer);
+      const copy = CapturedCopy.of(t, app.path, { fileEvents });
+      await sleep(40);
+      await copy.catchUp();
+      // The second is counted, and its frame is the first's, bytes and all.
+      const twoAlike = [
+        'UPDATE u SET n = n + 1',
+        'BEGIN',
+        'UPDATE u SET n = n + 1',
+        'UPDATE u SET n = n - 1',
+        'COMMIT',
+      ];
+      if (where === 'before it') await app.run(...twoAlike);
+      await dieInCommit(writer);
+      await app.run('PRAGMA wal_checkpoint(PASSIVE)');
+      await app.run(...(where === 'before it' ? ['UPDATE u SET n = n + 1'] : twoAlike));
+      await copy.catchUp();
+      await copy.assertEquals(app);
+      assert.equal(copy.gaps.length, 1);
+    });
+  }
 }
