@@ -7,6 +7,11 @@
  * order these are shifts to the right by 0, 1, 3 and 4; what they push out of the high word belongs to the low
  * one. With y = w + w·x the sum is y + y·x^3, one operation less.
  *
+ * Long runs go another way first. Squaring is linear over bits, so from x^64 = x^4 + x^3 + x + 1 (mod P) follows
+ * x^2048 = x^128 + x^96 + x^32 + 1: all multiples of 32. So a word can be taken out if it is added, as it is, to the
+ * words that stand 60, 61, 63 and 64 places behind it: no shift, and no word waits for the one before it. What is left
+ * at the end are 64 words, which have the remainder of all.
+ *
  * The register is linear: after some bytes it is what it would be after as many zeros, plus what those bytes
  * leave in a register that began at 0 (their remainder). So bytes that go into two checksums need to be read
  * only once.
@@ -16,10 +21,14 @@
  * Bytes are copied here before they are read as words: at any alignment, and at addresses that the compiler
  * knows.
  */
-const words = new Int32Array(16384);
-const wordBytes = new Uint8Array(words.buffer);
+const words = new Int32Array(4 + 16384);
+/** Words begin here. The four before them are zeros, and stay so: what the first words would have been added from. */
+const FIRST = 4;
+const wordBytes = new Uint8Array(words.buffer, 4 * FIRST);
 /** Below this many bytes the copy costs more than it saves. */
 const SHORT = 64;
+/** How many words folding leaves. */
+const FOLDED = 64;
 
 export class Crc64 {
   static readonly #zerosTables = new Map<number, Int32Array>();
@@ -96,10 +105,19 @@ export class Crc64 {
 
   #addWords(bytes: Uint8Array): void {
     wordBytes.set(bytes);
-    const count = bytes.length >>> 2;
+    const end = FIRST + (bytes.length >>> 2);
     let hi = this.#hi;
     let lo = this.#lo;
-    for (let i = 0; i < count; i++) {
+    let from = FIRST;
+    if (end - FIRST >= 2 * FOLDED) {
+      words[FIRST] ^= lo;
+      words[FIRST + 1] ^= hi;
+      lo = 0;
+      hi = 0;
+      fold(end);
+      from = end - FOLDED;
+    }
+    for (let i = from; i < end; i++) {
       const w = lo ^ words[i];
       const y = w ^ (w >>> 1);
       lo = hi ^ (w << 31) ^ ((w << 29) ^ (w << 28));
@@ -139,5 +157,39 @@ export class Crc64 {
     }
     Crc64.#zerosTables.set(length, table);
     return table;
+  }
+}
+
+/**
+ * Adds each word up to `end` to those behind it, except for the last FOLDED. From the point of view of the word that is
+ * added to: each is the sum of itself and those 60, 61, 63 and 64 before it, of which the very last words are kept.
+ */
+function fold(end: number): void {
+  let a = 0;
+  let b = 0;
+  let c = 0;
+  let d = 0;
+  let i = FIRST + 60;
+  for (; i < end - 7; i += 4) {
+    const e = words[i - 60];
+    const f = words[i - 59];
+    const g = words[i - 58];
+    const h = words[i - 57];
+    words[i] ^= e ^ d ^ b ^ a;
+    words[i + 1] ^= f ^ e ^ c ^ b;
+    words[i + 2] ^= g ^ f ^ d ^ c;
+    words[i + 3] ^= h ^ g ^ e ^ d;
+    a = e;
+    b = f;
+    c = g;
+    d = h;
+  }
+  const kept = end - FOLDED;
+  for (; i < end; i++) {
+    let word = words[i] ^ words[i - 64];
+    if (i - 63 < kept) word ^= words[i - 63];
+    if (i - 61 < kept) word ^= words[i - 61];
+    if (i - 60 < kept) word ^= words[i - 60];
+    words[i] = word;
   }
 }
