@@ -34,6 +34,24 @@ test('objects of every size around a chunk are read back whole and in ranges', a
   }
 });
 
+test('chunks stay what they were when their source uses its memory again', async (t) => {
+  const server = await startNatsServer(t);
+  if (server === undefined) return;
+  await makeBucket(server);
+  const replica = await openBucketReplica(t, server);
+  const content = randomBytes(12_345_678);
+  const file = await replica.write(target(0, 1n), function* () {
+    const memory = new Uint8Array(300_000);
+    for (let from = 0; from < content.length; from += memory.length) {
+      const size = Math.min(memory.length, content.length - from);
+      memory.set(content.subarray(from, from + size));
+      yield memory.subarray(0, size);
+      memory.fill(0xee);
+    }
+  });
+  assert.ok(content.equals(await bytesOf(replica, file)));
+});
+
 test('of prefixes that begin alike, whatever their length, each lists its own files and no others', async (t) => {
   const server = await startNatsServer(t);
   if (server === undefined) return;

@@ -58,7 +58,7 @@ export async function sendChunks(sending: Sending, content: ByteSource): Promise
   let chunks = 0;
   let held: Uint8Array | undefined;
   try {
-    for await (const chunk of cut(content(), chunkSize)) {
+    for await (const chunk of cut(content(), chunkSize, window.spare)) {
       throwIfAborted(signal);
       hash.update(chunk);
       size += chunk.length;
@@ -103,39 +103,41 @@ export function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw new JetliteError('ABORTED', 'the put was stopped', { cause: signal.reason });
 }
 
-/** Cuts bytes into chunks of one size, the last one shorter; each is a buffer of its own. */
+/**
+ * Cuts bytes into chunks of one size, the last one shorter; each is a copy, since the source may use its memory again while
+ * the chunk is under way. `spare`: memory of chunks that nobody needs any more.
+ */
 async function* cut(
   source: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
   chunkSize: number,
+  spare: Uint8Array[],
 ): AsyncGenerator<Uint8Array> {
-  let parts: Uint8Array[] = [];
+  let chunk: Uint8Array = new Uint8Array(0);
   let gathered = 0;
+  let isFirst = true;
   for await (const bytes of source) {
     for (let from = 0; from < bytes.length; ) {
-      // A copy: the source may use its buffer again while this chunk is under way.
-      const part = bytes.slice(from, from + chunkSize - gathered);
-      parts.push(part);
-      gathered += part.length;
-      from += part.length;
+      const rest = bytes.length - from;
+      if (gathered + rest > chunk.length && chunk.length < chunkSize) {
+        const before = chunk;
+        // Most objects are small and come in one piece.
+        chunk =
+          isFirst && rest < chunkSize ? new Uint8Array(rest) : (spare.pop() ?? new Uint8Array(chunkSize));
+        chunk.set(before.subarray(0, gathered));
+        isFirst = false;
+      }
+      const size = Math.min(rest, chunk.length - gathered);
+      chunk.set(bytes.subarray(from, from + size), gathered);
+      from += size;
+      gathered += size;
       if (gathered === chunkSize) {
-        yield joined(parts, gathered);
-        parts = [];
+        yield chunk;
+        chunk = new Uint8Array(0);
         gathered = 0;
       }
     }
   }
-  if (gathered > 0) yield joined(parts, gathered);
-}
-
-function joined(parts: readonly Uint8Array[], size: number): Uint8Array {
-  if (parts.length === 1) return parts[0];
-  const whole = new Uint8Array(size);
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
+  if (gathered > 0) yield chunk.subarray(0, gathered);
 }
 
 interface Chunk {
@@ -145,6 +147,8 @@ interface Chunk {
 
 /** The chunks of one nuid that wait to be sent or to be acknowledged. */
 class ChunkWindow {
+  /** Memory of chunks that are stored: the connection has sent them, and nobody else has them. */
+  readonly spare: Uint8Array[] = [];
   readonly #sending: Sending;
   readonly #chunkSize: number;
   /** To be sent, in order. */
@@ -259,6 +263,7 @@ class ChunkWindow {
       .then(
         () => {
           this.#wasAnswered = true;
+          if (chunk.bytes.length === this.#chunkSize) this.spare.push(chunk.bytes);
           this.#highestStored = Math.max(this.#highestStored, chunk.index);
           pace.accepted();
           onProgress();
