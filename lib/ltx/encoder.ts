@@ -4,7 +4,8 @@
  * The trailer is the post-apply checksum of the database (0: not kept), and the file checksum. That covers
  * everything before it, with the pages as they were *before* compression, and has its top bit set.
  *
- * Memory: one output block, the blocks not yet taken, and the page index.
+ * Memory: one output block, the blocks not yet taken, and the page index. Blocks that are given back are filled again: a file
+ * of a gigabyte leaves the collector nothing to do.
  */
 
 import { FormatError } from '../errors.js';
@@ -38,6 +39,7 @@ export class LtxEncoder {
   readonly #checksum = new Crc64();
   readonly #remainder = new Crc64(0);
   readonly #full: Uint8Array[] = [];
+  readonly #spare: ArrayBufferLike[] = [];
   #block: Uint8Array;
   #view: DataView;
   /** Bytes of #block that are filled. */
@@ -118,6 +120,11 @@ export class LtxEncoder {
     return this.#full.shift();
   }
 
+  /** Takes back a block that take() returned and nobody needs any more; its bytes will change. */
+  giveBack(block: Uint8Array): void {
+    this.#spare.push(block.buffer);
+  }
+
   /**
    * Ends the file and returns what was not yet taken of it, with the page index and the trailer. Nothing may be
    * called afterwards but the two counts. Throws FormatError if a snapshot lacks pages.
@@ -165,7 +172,7 @@ export class LtxEncoder {
     if (this.#at + size <= this.#block.length) return;
     this.#full.push(this.#block.subarray(0, this.#at));
     this.#before += this.#at;
-    this.#block = new Uint8Array(OUTPUT_BLOCK_SIZE);
+    this.#block = new Uint8Array(this.#spare.pop() ?? new ArrayBuffer(OUTPUT_BLOCK_SIZE));
     this.#view = new DataView(this.#block.buffer);
     this.#at = 0;
   }

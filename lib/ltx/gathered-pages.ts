@@ -20,12 +20,26 @@ interface GatheredPage {
 /** Pages stand in blocks of this size: a piece of memory for each of many thousands would fragment it. */
 const BLOCK_SIZE = 1024 * 1024;
 
+/** Blocks of those that were closed, as long as the collector has not come by: one merge after another needs as many. */
+let spare = new WeakRef<Uint8Array[]>([]);
+
+function takeBlock(): Uint8Array {
+  return spare.deref()?.pop() ?? new Uint8Array(BLOCK_SIZE);
+}
+
+function giveBack(blocks: Uint8Array[]): void {
+  const others = spare.deref();
+  if (others === undefined) spare = new WeakRef(blocks);
+  else others.push(...blocks);
+}
+
 export class GatheredPages implements PageCursor {
   readonly #pages = new Map<number, GatheredPage>();
   #name = '';
   #header: LtxHeader | undefined;
   #order: Uint32Array = new Uint32Array(0);
   #at = 0;
+  #blocks: Uint8Array[] = [];
   #block: Uint8Array = new Uint8Array(0);
   #used = 0;
   pgno = 0;
@@ -78,6 +92,9 @@ export class GatheredPages implements PageCursor {
 
   async close(): Promise<void> {
     this.#pages.clear();
+    this.#block = new Uint8Array(0);
+    giveBack(this.#blocks);
+    this.#blocks = [];
   }
 
   #keep(decoder: LtxDecoder): void {
@@ -95,7 +112,8 @@ export class GatheredPages implements PageCursor {
   #copy(bytes: Uint8Array, from: number, to: number): { block: Uint8Array; from: number; to: number } {
     const length = to - from;
     if (this.#used + length > this.#block.length) {
-      this.#block = new Uint8Array(BLOCK_SIZE);
+      this.#block = takeBlock();
+      this.#blocks.push(this.#block);
       this.#used = 0;
     }
     const at = this.#used;

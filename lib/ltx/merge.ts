@@ -27,12 +27,14 @@ export interface MergeOptions {
    * from a later state, such as a snapshot that is to bridge what is missing in between.
    */
   readonly minTxid?: bigint;
+  /** Each block is needed only until the next one is asked for, and may be filled again then. */
+  readonly reuseBlocks?: boolean;
   /** Sees each page of the merged file. */
   readonly onPage?: OnEncodedPage | undefined;
 }
 
 /**
- * Yields the merged file block by block, each block the caller's to keep. `inputs` (at least one) are files or what was
+ * Yields the merged file block by block, each block the caller's to keep unless `reuseBlocks` is set. `inputs` (at least one) are files or what was
  * gathered of several, in the order of their transactions. Throws FormatError if an input is damaged, or if they do
  * not follow one another; what was yielded is then worthless.
  */
@@ -50,7 +52,10 @@ export async function* mergeLtx(
       if (newest === undefined) break;
       const pgno = newest.pgno;
       if (pgno <= cursors[cursors.length - 1].header.commit) newest.copyTo(encoder);
-      for (let block = encoder.take(); block !== undefined; block = encoder.take()) yield block;
+      for (let block = encoder.take(); block !== undefined; block = encoder.take()) {
+        yield block;
+        if (options.reuseBlocks) encoder.giveBack(block);
+      }
       for (const cursor of cursors) {
         if (cursor.pgno === pgno && !cursor.advance()) await cursor.fill();
       }

@@ -39,11 +39,15 @@ import type {
   Extra,
   LtxFileInfo,
   LtxFileTarget,
+  ReadOptions,
   ReadRange,
   Replica,
 } from './replica.js';
 
 const READ_SIZE = 1024 * 1024;
+/** For small files, of which many are read, and for those that are read side by side. */
+const SMALL_READ_SIZE = 128 * 1024;
+const MOST_SPARE = 8;
 const STATS_AT_ONCE = 64;
 
 /**
@@ -69,6 +73,8 @@ class FileReplica implements Replica {
   readonly #root: string;
   readonly #putter = new FilePutter();
   readonly #extras: FileExtras;
+  /** Memory of reads that have ended. */
+  readonly #spare: Uint8Array[] = [];
   /** The newest file of level 0 that this object put or listed. */
   #newest: LtxName | undefined;
   /** Versions of what this object put. */
@@ -90,9 +96,10 @@ class FileReplica implements Replica {
     return files.sort(compareFiles);
   }
 
-  async *read(file: LtxFileInfo, range?: ReadRange): AsyncGenerator<Uint8Array> {
+  async *read(file: LtxFileInfo, range?: ReadRange, options: ReadOptions = {}): AsyncGenerator<Uint8Array> {
     const path = this.#path(file);
     let handle: FileHandle;
+    let buffer: Uint8Array | undefined;
     try {
       handle = await open(path, 'r');
     } catch (error) {
@@ -104,7 +111,8 @@ class FileReplica implements Replica {
       const size = Number(found.size);
       let position = Math.min(range?.offset ?? 0, size);
       const end = range === undefined ? size : Math.min(position + range.length, size);
-      const buffer = new Uint8Array(Math.min(READ_SIZE, end - position));
+      const small = options.onDemand === true || end - position < READ_SIZE;
+      buffer = small ? (this.#spare.pop() ?? new Uint8Array(SMALL_READ_SIZE)) : new Uint8Array(READ_SIZE);
       while (position < end) {
         const wanted = Math.min(buffer.length, end - position);
         const { bytesRead } = await handle.read(buffer, 0, wanted, position);
@@ -120,6 +128,7 @@ class FileReplica implements Replica {
     } catch (error) {
       throw folderError(error, 'read', path);
     } finally {
+      if (buffer?.length === SMALL_READ_SIZE && this.#spare.length < MOST_SPARE) this.#spare.push(buffer);
       await handle.close();
     }
   }

@@ -103,7 +103,10 @@ export interface Extra {
   readonly writtenMs: number;
 }
 
-/** Bytes to write, in order. A function, so that a failed put can start again from the first byte. */
+/**
+ * Bytes to write, in order, each piece unchanged until the next is asked for. A function, so that a failed put can start
+ * again from the first byte.
+ */
 export type ByteSource = () => AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
 
 export interface ReadRange {

@@ -290,6 +290,25 @@ test('a damaged input never lets a whole file out', async (t) => {
   assert.ok(refused > 100);
 });
 
+test('blocks are filled again only where the caller said that he keeps none', async (t) => {
+  const random = randomSource(t);
+  const pages = new Map(Array.from({ length: 400 }, (_, i) => [i + 1, random.bytes(4096)]));
+  const file = encodeFile(makeHeader({ pageSize: 4096, commit: 400 }), pages);
+  const input = () => [{ name: 'a.ltx', source: inPieces(file, 50_000) }];
+  const kept: Uint8Array[] = [];
+  for await (const block of mergeLtx(input())) kept.push(block);
+  assert.ok(kept.length > 5);
+  const copies: Uint8Array[] = [];
+  const memory = new Set<ArrayBufferLike>();
+  for await (const block of mergeLtx(input(), { reuseBlocks: true })) {
+    copies.push(block.slice());
+    memory.add(block.buffer);
+  }
+  assert.deepEqual(Buffer.concat(copies), Buffer.concat(kept));
+  assert.deepEqual((await decodeFile(Buffer.concat(kept))).pages, pages);
+  assert.ok(memory.size <= 3, `${memory.size} pieces of memory for ${copies.length} blocks`);
+});
+
 test('every source is closed, whether the merge ends, fails or is left', async (t) => {
   const random = randomSource(t);
   const files = makeChain(random, 4, 1n, 65536).map(({ file }) => file);

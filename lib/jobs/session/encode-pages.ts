@@ -6,7 +6,7 @@ import type { LtxHeader } from '../../ltx/header.js';
 import { lockPage } from '../../sqlite/database.js';
 
 /**
- * Yields the file's blocks and returns the last one, which is not yielded: without it the file is none, so whatever must
+ * Yields the file's blocks, each needed until the next is asked for, and returns the last one, which is not yielded: without it the file is none, so whatever must
  * be known before the file may be can be waited for.
  */
 export async function* encodeRuns(
@@ -21,7 +21,10 @@ export async function* encodeRuns(
       if (first + i === lock) continue;
       encoder.writePage(first + i, bytes.subarray(i * pageSize, (i + 1) * pageSize));
     }
-    for (let block = encoder.take(); block !== undefined; block = encoder.take()) yield block;
+    for (let block = encoder.take(); block !== undefined; block = encoder.take()) {
+      yield block;
+      encoder.giveBack(block);
+    }
   }
   return encoder.finish();
 }

@@ -74,7 +74,7 @@ export async function mergeFiles(
   const content: ByteSource = async function* () {
     sums?.clear();
     const inputs = await gather(replica, files, lease.signal);
-    for await (const block of mergeLtx(inputs, { minTxid, onPage: sums && onPage })) {
+    for await (const block of mergeLtx(inputs, { minTxid, onPage: sums && onPage, reuseBlocks: true })) {
       last = block;
       yield block;
       // Others on this thread have a database to follow.
