@@ -5,10 +5,23 @@
  * 2. Without `force` the name is given by an exclusive link: a file that appeared there meanwhile is left alone.
  * 3. A `-wal` or `-journal` left by another database would be replayed into this one by the next reader. Without `force`
  *    that is refused; with it, they are put aside before the name is given, back if that fails, and removed after.
+ * 4. A temporary file is touched every minute as long as somebody works on it. One that nobody has touched for ten was left
+ *    by a process that was killed, and the next one that makes the same database removes it, before it needs the space.
  */
 
 import { randomBytes } from 'node:crypto';
-import { type FileHandle, link, lstat, mkdir, open, realpath, rename, stat, unlink } from 'node:fs/promises';
+import {
+  type FileHandle,
+  link,
+  lstat,
+  mkdir,
+  open,
+  readdir,
+  realpath,
+  rename,
+  stat,
+  unlink,
+} from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { JetliteError } from '../../errors.js';
 
@@ -22,6 +35,8 @@ export interface OutputPlace {
 }
 
 const COMPANIONS = ['-wal', '-journal', '-shm'];
+const TOUCH_MS = 60_000;
+const ABANDONED_MS = 600_000;
 
 /** Looks at an output path. Throws OUTPUT for what can never become a database file. */
 export async function lookAtOutput(output: string): Promise<OutputPlace> {
@@ -68,11 +83,15 @@ export class OutputFile {
   readonly file: FileHandle;
   readonly temporaryPath: string;
   readonly #place: OutputPlace;
+  readonly #touching: NodeJS.Timeout;
 
   private constructor(place: OutputPlace, temporaryPath: string, file: FileHandle) {
     this.#place = place;
     this.temporaryPath = temporaryPath;
     this.file = file;
+    this.#touching = setInterval(() => {
+      file.utimes(new Date(), new Date()).catch(() => {}); // Nothing depends on one of them.
+    }, TOUCH_MS).unref();
   }
 
   static async create(place: OutputPlace): Promise<OutputFile> {
@@ -80,7 +99,9 @@ export class OutputFile {
     const temporaryPath = join(folder, `.${basename(place.path)}.${randomBytes(8).toString('hex')}.tmp`);
     try {
       await mkdir(folder, { recursive: true });
-      return new OutputFile(place, temporaryPath, await open(temporaryPath, 'wx+', 0o600));
+      const file = await open(temporaryPath, 'wx+', 0o600);
+      await removeAbandoned(place.path, file);
+      return new OutputFile(place, temporaryPath, file);
     } catch (error) {
       throw outputError(error, place.path);
     }
@@ -92,6 +113,7 @@ export class OutputFile {
    */
   async publish(force: boolean, mode?: number): Promise<readonly string[]> {
     const { path, leftovers } = this.#place;
+    clearInterval(this.#touching);
     try {
       if (mode !== undefined) await this.file.chmod(mode);
       await this.file.sync();
@@ -107,6 +129,7 @@ export class OutputFile {
 
   /** Removes the temporary file. Nothing may be done with this afterwards. */
   async discard(): Promise<void> {
+    clearInterval(this.#touching);
     await this.file.close().catch(() => {}); // It may be closed already.
     await unlink(this.temporaryPath).catch(() => {}); // What failed before is the error to report.
   }
@@ -143,6 +166,21 @@ export class OutputFile {
       throw error;
     }
     for (const asidePath of aside.values()) await unlink(asidePath).catch(() => {});
+  }
+}
+
+/** Removes what killed processes left of the database at `path`. `ours` was made just now, by the file system's own clock. */
+async function removeAbandoned(path: string, ours: FileHandle): Promise<void> {
+  try {
+    const now = (await ours.stat()).mtimeMs;
+    const beginning = `.${basename(path)}.`;
+    for (const name of await readdir(dirname(path))) {
+      if (!name.startsWith(beginning) || !/^[0-9a-f]{16}\.tmp$/.test(name.slice(beginning.length))) continue;
+      const other = join(dirname(path), name);
+      if (now - (await stat(other)).mtimeMs > ABANDONED_MS) await unlink(other);
+    }
+  } catch {
+    // A folder that cannot be listed, a file that is gone meanwhile: the restore does not need this.
   }
 }
 
