@@ -1,10 +1,13 @@
 /** The file to inspect: opened read-only, read in pieces. */
 
+import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { JetliteError } from '../../lib/errors.js';
 
 /** Everything that is read in sequence is read in pieces of this size: memory does not grow with the file. */
 export const PIECE_SIZE = 1 << 20;
+/** Opening a named pipe would wait for its writer, for ever and whatever signal comes. Windows knows no such thing. */
+const FLAGS = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0);
 
 export class InputFile {
   readonly path: string;
@@ -23,12 +26,12 @@ export class InputFile {
   static async open(path: string, signal: AbortSignal): Promise<InputFile> {
     let handle: FileHandle | undefined;
     try {
-      handle = await open(path, 'r');
+      handle = await open(path, FLAGS);
       const stat = await handle.stat();
       if (!stat.isFile())
         throw new JetliteError(
           'DATABASE',
-          `${path}: expected a file, found ${stat.isDirectory() ? 'a directory' : 'a device'}`,
+          `${path}: expected a file, found ${stat.isDirectory() ? 'a directory' : stat.isFIFO() ? 'a pipe' : 'a device'}`,
         );
       return new InputFile(path, stat.size, handle, signal);
     } catch (error) {

@@ -34,7 +34,7 @@ const BY_NAME: readonly (readonly [ending: string, inspect: Inspector])[] = [
 export async function inspect(path: string, signal: AbortSignal): Promise<Report> {
   const file = await InputFile.open(path, signal);
   try {
-    if (file.size === 0) return inspectNothing(file);
+    if (file.size === 0) return path.endsWith('.ltx') ? await inspectLtx(file) : inspectNothing(file);
     const beginning = Buffer.from(await file.read(new Uint8Array(16), 0)).toString('hex');
     const inspector =
       BY_CONTENT.find(([pattern]) => pattern.test(beginning))?.[1] ??

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { mkdir, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -155,6 +156,9 @@ test('an LTX file is verified to its trailer and against its name', async (t) =>
     (await inspectBytes(t, bytes.subarray(0, 130))).problems[0],
     /found the end of the file at byte 130/,
   );
+  const empty = await inspectBytes(t, new Uint8Array(0), ltxFileName(1n, 0x1fn));
+  assert.match(empty.problems[0], /: expected the header, found the end of the file at byte 0/);
+  assert.deepEqual([empty.kind, empty.sound], ['LTX file', false]);
   assert.equal((await inspectBytes(t, new Uint8Array([...bytes, 0]))).sound, false);
   const misnamed = await inspectBytes(t, bytes, ltxFileName(1n, 2n));
   assert.match(misnamed.problems[0], /^the name: expected 0000000000000001-000000000000001f\.ltx/);
@@ -179,9 +183,11 @@ test('what cannot be read or is nothing known is an error in one line', async (t
   const folder = await scratchFolder(t);
   await mkdir(join(folder, 'folder.db'));
   await writeFile(join(folder, 'notes.txt'), 'not a database');
+  execFileSync('mkfifo', [join(folder, 'pipe.db')]);
   const refused: [string, RegExp, number][] = [
     [join(folder, 'missing.db'), /^jetlite: cannot read .*missing\.db: no such file\n$/, 1],
     [join(folder, 'folder.db'), /^jetlite: .*folder\.db: expected a file, found a directory\n$/, 1],
+    [join(folder, 'pipe.db'), /^jetlite: .*pipe\.db: expected a file, found a pipe\n$/, 1],
     [
       join(folder, 'notes.txt'),
       /^jetlite: .*notes\.txt: expected a SQLite database, .* found bytes 6e6f74/,
