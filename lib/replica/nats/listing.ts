@@ -21,6 +21,7 @@ import {
   decodeMeta,
   headerOf,
   metaSubjectStart,
+  nameOfMeta,
   newestMeta,
   type StoredObject,
   WRITER_HEADER,
@@ -317,7 +318,10 @@ export class Listing {
     // A bucket may hold many times as much of other databases.
     if (!subject.startsWith(this.#subjectStart)) return undefined;
     const object = decodeMeta(this.#bucket, { subject, data, sequence, storedMs: timestampMs });
-    if (object === undefined) return undefined;
+    if (object === undefined) {
+      files.delete(nameOfMeta(this.#bucket, subject));
+      return undefined;
+    }
     const file = listedFile(this.#prefix, object);
     if (file === undefined) files.delete(object.name);
     else files.set(object.name, file);

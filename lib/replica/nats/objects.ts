@@ -5,7 +5,8 @@
  * `$O.<bucket>.M.<name in base64url, padded>` with a header that rolls up the subject, so that the last meta is the only
  * one. A deleted object leaves a meta that says so.
  *
- * 1. What a meta says is hostile until checked; one that breaks a rule is no object.
+ * 1. What a meta says is hostile until checked; one that breaks a rule is no object. Its name is taken all the same: whoever
+ *    looks a name up learns that something stands there (`unreadable`), and since when.
  * 2. A version of an object is the stream sequence of its meta with its nuid. Replacing and deleting name the sequence
  *    that was seen; the server refuses both if another came after.
  * 3. Metas are read from the stream's leader, never from a copy that may lag behind.
@@ -37,6 +38,9 @@ export interface StoredObject {
 
 /** Headers of an object as its meta carries them. */
 export type ObjectHeaders = Readonly<Record<string, readonly string[]>>;
+
+/** Stands for the nuid of a meta that does not tell its own: no chunks have it. */
+const NO_NUID = 'none';
 
 /** Header of our metas: who put the object, for the message that another writer gets. */
 export const WRITER_HEADER = 'Jetlite-Writer';
@@ -137,6 +141,29 @@ export function decodeMeta(bucket: Bucket, message: MetaMessage): StoredObject |
   };
 }
 
+/** The name of the object whose meta has this subject, whatever the meta says. */
+export function nameOfMeta(bucket: Bucket, subject: string): string {
+  return Buffer.from(subject.slice(metaFilter(bucket).length - 1), 'base64url').toString();
+}
+
+/** What stands under a name where its meta is none: an object without content, that can be replaced and removed. */
+function unreadable(name: string, { sequence, storedMs }: MetaMessage): StoredObject {
+  const nothing = {
+    size: 0,
+    chunks: 0,
+    chunkSize: undefined,
+    digest: '',
+    headers: undefined,
+    deleted: false,
+  };
+  return { name, nuid: NO_NUID, ...nothing, sequence, storedMs };
+}
+
+/** True of what `lastMeta` gives for a meta that is none. */
+export function isUnreadable(object: Pick<StoredObject, 'nuid'>): boolean {
+  return object.nuid === NO_NUID;
+}
+
 function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
 }
@@ -148,12 +175,13 @@ export function headerOf({ headers }: Pick<StoredObject, 'headers'>, key: string
   return typeof first === 'string' ? first : undefined;
 }
 
-/** The last meta under a name, a deleted one too; undefined if the name never existed. */
+/** The last meta under a name, a deleted or unreadable one too; undefined if the name never existed. */
 export async function lastMeta(bucket: Bucket, name: string): Promise<StoredObject | undefined> {
   try {
     const query = { last_by_subj: metaSubject(bucket, name) };
     const { subject, data, seq, time } = await getMessage(bucket, query);
-    return decodeMeta(bucket, { subject, data, sequence: seq, storedMs: time.getTime() });
+    const message = { subject, data, sequence: seq, storedMs: time.getTime() };
+    return decodeMeta(bucket, message) ?? unreadable(name, message);
   } catch (error) {
     if (apiCode(error) === Api.MESSAGE_NOT_FOUND) return undefined;
     throw requestError(error, `look up ${name}`, bucket.name, bucket.link.url);

@@ -31,6 +31,7 @@ import {
   encodeMeta,
   type Guard,
   headerOf,
+  isUnreadable,
   lastMeta,
   type ObjectHeaders,
   publishMeta,
@@ -371,9 +372,10 @@ type Answer =
 export function conflictWith(bucket: Bucket, last: StoredObject, how = ''): ConflictError {
   const when = new Date(last.storedMs).toISOString();
   const who = writerOfObject(last) || 'another program';
+  const put = isUnreadable(last) ? 'holds what is no object, and' : '';
   const what = last.deleted
     ? `was removed at ${when}, and its name is taken for good`
-    : `was put by ${who} at ${when}`;
+    : `${put} was put by ${who} at ${when}`.trimStart();
   return new ConflictError(`${last.name} in bucket ${bucket.name} ${what}${how}`, {
     hint: 'Only one program may write a replica: stop one of them, or give each its own prefix.',
   });
