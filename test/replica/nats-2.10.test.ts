@@ -3,6 +3,15 @@
 import { serveWith } from '../support/nats-server.js';
 
 serveWith('nats-server-2.10');
-for (const tests of ['./nats', './extras', './take-back', './audit', './sweep', '../jobs/tidy/lease']) {
+for (const tests of [
+  './nats',
+  './nats-metas',
+  './nats-lost-answers',
+  './extras',
+  './take-back',
+  './audit',
+  './sweep',
+  '../jobs/tidy/lease',
+]) {
   await import(new URL(`${tests}.test.js`, import.meta.url).href);
 }
