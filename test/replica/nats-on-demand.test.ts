@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { connect } from 'nats';
+import { openReplica } from '../../lib/replica/open.js';
 import type { LtxFileInfo, Replica } from '../../lib/replica/replica.js';
+import { startNatsProxy } from '../support/nats-proxy.js';
 import { makeBucket, openBucketReplica } from '../support/nats-replica.js';
 import { startNatsServer } from '../support/nats-server.js';
 import { bytes, bytesOf, target } from '../support/replica.js';
@@ -41,6 +43,26 @@ test('on demand, an object that lost a chunk is damaged, and one that was remove
   await assert.rejects(readOnDemand(replica, file), { code: 'FORMAT' });
   await replica.remove([file]);
   await assert.rejects(readOnDemand(replica, file), { code: 'NOT_FOUND' });
+});
+
+test('on demand, a server that has not got all chunks yet is no damage: its copy may lag behind the leader’s', async (t) => {
+  const server = await startNatsServer(t);
+  if (server === undefined) return;
+  await makeBucket(server);
+  const direct = await openBucketReplica(t, server);
+  const content = randomBytes(5 * CHUNK);
+  const file = await direct.write(target(1, 1n), () => [content]);
+  let requests = 0;
+  const none = 'NATS/1.0 404 No Messages\r\n\r\n';
+  const answer = `HMSG INBOX SID ${none.length} ${none.length}\r\n${none}\r\n`;
+  const proxy = await startNatsProxy(t, server, (subject) => {
+    if (!subject.includes('.MSG.NEXT.')) return 'pass';
+    return ++requests === 2 ? { answer } : 'pass';
+  });
+  const replica = await openReplica(`${proxy.url}/backups`, { env: {} });
+  t.after(() => replica.close());
+  await assert.rejects(readOnDemand(replica, file), { code: 'REPLICA', message: /does not send all chunks/ });
+  assert.ok(content.equals(await readOnDemand(replica, file)));
 });
 
 test('a small object that lost its only chunk, or has another’s bytes in its place, is damaged however it is read', async (t) => {

@@ -43,15 +43,19 @@ export async function startNatsProxy(
       });
     }
     const fates = new Map<string, Fate>();
+    /** What a consumer sends arrives under the subject of the stream, told apart by its subscription. */
+    const inboxes = new Map<string, string>();
     relay(client, upstream, ([verb, subject, inbox], count) => {
+      if (verb === 'SUB') inboxes.set(inbox, subject);
       if ((verb !== 'PUB' && verb !== 'HPUB') || count < (verb === 'PUB' ? 4 : 5)) return 'pass';
       const fate = fateOf(subject);
       if (fate === 'cut before') cut();
       else if (fate !== 'pass') fates.set(inbox, fate);
       return fate === 'cut before' ? 'swallow' : 'pass';
     });
-    relay(upstream, client, ([verb, inbox, sid]) => {
+    relay(upstream, client, ([verb, subject, sid]) => {
       if (verb !== 'MSG' && verb !== 'HMSG') return 'pass';
+      const inbox = fates.has(subject) ? subject : (inboxes.get(sid) ?? '');
       const fate = fates.get(inbox);
       if (fate === undefined) return 'pass';
       fates.delete(inbox);

@@ -214,7 +214,7 @@ const dots = new Uint16Array(16);
  * Reads the numbers that the server puts into a reply subject: `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream
  * sequence>.<consumer sequence>.<nanoseconds>.<pending>`, with domain and account before the stream in newer ones.
  */
-function deliveryOf(message: Msg, reply: string): Delivery {
+export function deliveryOf(message: Msg, reply: string): Delivery {
   let count = 0;
   for (let i = 0; i < reply.length; i++) {
     if (reply.charCodeAt(i) === DOT) dots[count++ % dots.length] = i;

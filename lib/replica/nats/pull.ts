@@ -4,19 +4,26 @@
  * A pushing consumer runs ahead of its reader by up to 32 MB. Where a dozen objects are read side by side, as in a merge,
  * that fills the memory and makes the server drop the whole connection as too slow, with all that others do on it. Here
  * the server sends what was asked for and no more: a few chunks, counting those that have arrived and were not taken.
+ *
+ * Of a bucket with replicas the server that sends may be one whose copy lags behind. That it has no more is believed only
+ * if the stream's leader can read none either.
  */
 
 import { AckPolicy, createInbox, DeliverPolicy, type Msg, nanos, nuid, type Subscription } from 'nats';
 import { FormatError, JetliteError } from '../../errors.js';
 import type { Bucket } from './bucket.js';
-import { chunkSubject, type StoredObject } from './objects.js';
+import { deliveryOf } from './consumer.js';
+import { chunkSubject, hasMessageFrom, type StoredObject } from './objects.js';
 
 /** Chunks that have arrived or are under way. */
 const AHEAD = 2;
 const FORGET_AFTER_MS = 600_000;
 const NO_MESSAGES = 404;
 
-/** Yields the chunks in order. Throws FORMAT if one is missing; REPLICA if the connection or the consumer is lost: nothing is tried again. */
+/**
+ * Yields the chunks in order. Throws FORMAT if one is missing; REPLICA if the connection or the consumer is lost, or not all
+ * chunks are sent: nothing is tried again.
+ */
 export async function* pullChunks(
   bucket: Bucket,
   object: Pick<StoredObject, 'nuid' | 'chunks' | 'name'>,
@@ -38,6 +45,8 @@ class PulledChunks {
   readonly #arrived: Uint8Array[] = [];
   #subscription: Subscription | undefined;
   #asked = 0;
+  /** Chunks still to come have at least this sequence. */
+  #next = 1;
   #failure: unknown;
   #wake: () => void = () => {};
   #forgetLost: () => void = () => {};
@@ -73,7 +82,7 @@ class PulledChunks {
       this.#ask(Math.min(AHEAD, left) - this.#arrived.length - this.#asked);
       const chunk = this.#arrived.shift();
       if (chunk !== undefined) return chunk;
-      if (this.#failure !== undefined) throw this.#failure;
+      if (this.#failure !== undefined) throw await this.#why(this.#failure);
       await this.#arrival();
     }
   }
@@ -98,6 +107,7 @@ class PulledChunks {
   #take(message: Msg): void {
     if (message.reply?.startsWith('$JS.ACK.')) {
       this.#asked--;
+      this.#next = deliveryOf(message, message.reply).sequence + 1;
       this.#arrived.push(message.data);
       this.#wake();
       return;
@@ -110,6 +120,14 @@ class PulledChunks {
         ? new FormatError(where, `expected ${this.#object.chunks} chunks, found fewer`)
         : new JetliteError('REPLICA', `cannot read ${where}: ${why}`),
     );
+  }
+
+  async #why(failure: unknown): Promise<unknown> {
+    if (!(failure instanceof FormatError)) return failure;
+    const subject = chunkSubject(this.#bucket, this.#object.nuid);
+    if (!(await hasMessageFrom(this.#bucket, subject, this.#next))) return failure;
+    const message = `the server does not send all chunks of ${this.#object.name} (bucket ${this.#bucket.name}, ${this.#bucket.link.url})`;
+    return new JetliteError('REPLICA', message, { hint: 'Its copy of the bucket lags behind: try again.' });
   }
 
   async #arrival(): Promise<void> {
