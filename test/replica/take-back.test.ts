@@ -67,3 +67,15 @@ for (const [home, open] of Object.entries(HOMES)) {
     assert.equal(await contentOf(replica, again), 'again');
   });
 }
+
+test('what another writer of the same name puts is not ours: in containers host and process are often called alike', async (t) => {
+  const server = await startNatsServer(t);
+  if (server === undefined) return;
+  await makeBucket(server);
+  const [one, two] = [await openBucketReplica(t, server), await openBucketReplica(t, server)];
+  const theirs = await two.write(target(0, 1n), bytes('theirs'));
+  const ours = await one.write(target(0, 2n), bytes('ours'));
+  assert.equal(ours.writer, theirs.writer);
+  assert.deepEqual([one.isOwn(theirs), one.isOwn(ours)], [false, true]);
+  assert.deepEqual([two.isOwn(theirs), two.isOwn(ours)], [true, false]);
+});

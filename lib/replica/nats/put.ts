@@ -18,7 +18,6 @@
  */
 
 import { setTimeout as delay } from 'node:timers/promises';
-import { nuid as nuids } from 'nats';
 import { ConflictError, JetliteError, LeaseLostError } from '../../errors.js';
 import type { ByteSource } from '../replica.js';
 import type { Bucket } from './bucket.js';
@@ -44,6 +43,8 @@ import type { Pace } from './pace.js';
 export interface PutTarget {
   readonly name: string;
   readonly headers: ObjectHeaders;
+  /** Names each try; called before anything of it is sent. */
+  readonly nextNuid: () => string;
   /** The version to replace, a deleted mark too; undefined if the name must never have existed. */
   readonly replaces: Pick<StoredObject, 'sequence' | 'nuid'> | undefined;
   /** The object, and its version, that must still stand when this one gets its name. */
@@ -137,7 +138,7 @@ class Put {
 
   async #untilStored(): Promise<StoredObject> {
     for (;;) {
-      const nuid = nuids.next();
+      const nuid = this.#target.nextNuid();
       this.#tried.add(nuid);
       this.#begun.push(nuid);
       beingPut.add(nuid);

@@ -11,6 +11,7 @@
 
 import { createHash } from 'node:crypto';
 import { hostname } from 'node:os';
+import { Nuid } from 'nats';
 import { ConflictError, JetliteError } from '../../errors.js';
 import { compareFiles, extraPath, type LtxName, ltxPath } from '../names.js';
 import { Remembered } from '../remembered.js';
@@ -56,6 +57,8 @@ import { conflictWith, leaseLost, putObject } from './put.js';
 import { sweep } from './sweep.js';
 
 const REMOVALS_AT_ONCE = 8;
+/** So many characters of a nuid are random and stay; the others count up. */
+const NUID_START = 12;
 /** Companion that is written to see the clock of a server that does not tell it. */
 const CLOCK_NAME = 'clock';
 
@@ -92,6 +95,10 @@ class NatsReplica implements Replica {
   readonly #pace = new Pace();
   readonly #writer = `${hostname()} (process ${process.pid})`;
   readonly #allowUnsafe: boolean;
+  readonly #nuids = new Nuid();
+  /** What nuids drawn here begin with, and those drawn elsewhere do not. One, but for the rarest of chances. */
+  readonly #nuidStarts = new Set<string>();
+  /** Of objects that puts ended with, also where the very same bytes stood there already. */
   readonly #ownNuids = new Remembered();
   readonly #whenReturned = new Set<() => void>();
   /** The highest sequence that a put of ours was acknowledged with. */
@@ -134,6 +141,7 @@ class NatsReplica implements Replica {
         [TIMESTAMP_HEADER]: [new Date(target.timestampMs).toISOString()],
         [WRITER_HEADER]: [this.#writer],
       },
+      nextNuid: () => this.#nextNuid(),
       replaces: await this.#toReplace(name, target),
       lease: target.lease === undefined ? undefined : this.#lease(target.lease),
       expectFree,
@@ -163,7 +171,8 @@ class NatsReplica implements Replica {
   }
 
   isOwn(file: LtxFileInfo): boolean {
-    return file.writer === this.#writer;
+    const { nuid } = this.#parsed(file.version ?? '');
+    return this.#nuidStarts.has(nuid.slice(0, NUID_START)) || this.#ownNuids.has(nuid);
   }
 
   async takeBack(files: readonly LtxFileInfo[]): Promise<number> {
@@ -207,6 +216,7 @@ class NatsReplica implements Replica {
     const put = {
       name: target,
       headers: { [WRITER_HEADER]: [this.#writer] },
+      nextNuid: () => this.#nextNuid(),
       // A removed one leaves a mark, which is what creating it again replaces.
       replaces: replaces === undefined || replaces === 'nothing' ? last : this.#parsed(replaces),
     };
@@ -242,6 +252,13 @@ class NatsReplica implements Replica {
   async close(): Promise<void> {
     this.#listing.close();
     await this.#link.close();
+  }
+
+  /** Not the process's own ones: a writer in another container may have the same host name and process number as we. */
+  #nextNuid(): string {
+    const nuid = this.#nuids.next();
+    this.#nuidStarts.add(nuid.slice(0, NUID_START));
+    return nuid;
   }
 
   #tellReturn(): void {
