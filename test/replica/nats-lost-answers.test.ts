@@ -14,7 +14,7 @@ import { bytes, bytesOf, contentOf, target } from '../support/replica.js';
 /** The largest message, and what of it becomes a chunk. */
 const MAX_PAYLOAD = 64 * 1024;
 const CHUNK = 63 * 1024;
-const FATES = ['cut before', 'swallow answer', 'cut answer'] as const;
+const FATES = ['drop', 'cut before', 'swallow answer', 'cut answer'] as const;
 
 interface Stage {
   readonly server: NatsServer;
@@ -24,6 +24,8 @@ interface Stage {
   readonly direct: Replica;
   /** The fate of the `nth` message, from 1, to a subject of the kind; all others pass. */
   lose(kind: 'C' | 'M' | 'PURGE', nth: number, fate: Fate, then?: () => void): void;
+  /** The next object, of one chunk, arrives when it was given up, just before the meta of the second try. */
+  late(): void;
 }
 
 async function openStage(t: Parameters<typeof startNatsServer>[0]): Promise<Stage | undefined> {
@@ -31,7 +33,12 @@ async function openStage(t: Parameters<typeof startNatsServer>[0]): Promise<Stag
   if (server === undefined) return undefined;
   await makeBucket(server);
   let wish: { kind: string; left: number; fate: Fate; then?: (() => void) | undefined } | undefined;
+  let lateness = 0;
   const proxy = await startNatsProxy(t, server, (subject) => {
+    if (lateness > 0 && /^\$O\.backups\.[CM]\./.test(subject)) {
+      lateness--;
+      return lateness > 1 ? 'hold' : lateness === 1 ? 'pass' : 'release';
+    }
     const kind = subject.startsWith('$JS.API.STREAM.PURGE') ? 'PURGE' : subject.split('.')[2];
     if (wish === undefined || wish.kind !== kind || --wish.left > 0) return 'pass';
     const { fate, then } = wish;
@@ -41,7 +48,7 @@ async function openStage(t: Parameters<typeof startNatsServer>[0]): Promise<Stag
   });
   const replica = await openReplica(`${proxy.url}/backups`, {
     env: {},
-    nats: { timeoutMs: 1000, reconnectWaitMs: 20 },
+    nats: { timeoutMs: 500, reconnectWaitMs: 20 },
   });
   t.after(() => replica.close());
   return {
@@ -50,6 +57,9 @@ async function openStage(t: Parameters<typeof startNatsServer>[0]): Promise<Stag
     direct: await openBucketReplica(t, server),
     lose: (kind, nth, fate, then) => {
       wish = { kind, left: nth, fate, then };
+    },
+    late: () => {
+      lateness = 4;
     },
   };
 }
@@ -93,7 +103,7 @@ test('a small object whose chunk or meta, or the answer to it, gets lost is put 
       assert.equal(await contentOf(direct, file), `content of ${txid}`);
     }
   }
-  await assertNothingElse(server, 6, 6);
+  await assertNothingElse(server, 8, 8);
 });
 
 test('an object of many chunks of which one, or the meta, or the answer to it, gets lost is put once', async (t) => {
@@ -118,7 +128,7 @@ test('an object of many chunks of which one, or the meta, or the answer to it, g
       assert.ok(content.equals(await bytesOf(direct, file)), `${kind} ${nth} ${fate}`);
     }
   }
-  await assertNothingElse(server, 12, 240);
+  await assertNothingElse(server, 16, 320);
 });
 
 test('where the answer to a meta got lost and another writer has the name, that is a conflict', async (t) => {
@@ -181,4 +191,40 @@ test('under a lease, a replacement whose answer gets lost stands once, and the l
     metas.map(([, count]) => count),
     [1, 1],
   );
+});
+
+test('a put that was given up and arrives late is success if its bytes are those put last, else a conflict', async (t) => {
+  const stage = await openStage(t);
+  if (stage === undefined) return;
+  const { server, replica, direct, late } = stage;
+  late();
+  const same = await replica.write(target(0, 1n), bytes('the same'));
+  assert.deepEqual(await direct.list(), [same]);
+  await assertNothingElse(server, 1, 1);
+
+  late();
+  let tries = 0;
+  const changing = () => [Buffer.from(`try ${++tries}`)];
+  await assert.rejects(replica.write(target(0, 2n), changing), ConflictError);
+  assert.equal(tries, 2);
+  const [, second] = await direct.list();
+  assert.equal(await contentOf(direct, second), 'try 1');
+  assert.ok(replica.isOwn(second));
+  await assertNothingElse(server, 2, 2);
+});
+
+test('a name under which a late put stands that lost its chunk is put anew', async (t) => {
+  const stage = await openStage(t);
+  if (stage === undefined) return;
+  const { server, replica, direct } = stage;
+  const connection = await connect({ servers: server.url });
+  t.after(() => connection.close());
+  const manager = await connection.jetstreamManager();
+  const first = await direct.write(target(0, 1n), bytes('content'));
+  const { nuid } = (await manager.streams.getMessage('OBJ_backups', { seq: 2 })).json<{ nuid: string }>();
+  await manager.streams.purge('OBJ_backups', { filter: `$O.backups.C.${nuid}` });
+  await assert.rejects(contentOf(direct, first), { code: 'FORMAT' });
+  const file = await replica.write(target(0, 1n), bytes('content'));
+  assert.equal(await contentOf(direct, file), 'content');
+  await assertNothingElse(server, 1, 1);
 });

@@ -7,12 +7,20 @@ import { connect, createServer, type Socket } from 'node:net';
 import type { NatsServer } from './nats-server.js';
 
 /**
- * What becomes of a message that the client publishes: it passes; never arrives, the connection cut in its place; is
- * stored and its answer swallowed; is stored, answered, and the connection cut in the answer's place. Or the server's
- * answer is replaced by a text of the protocol, of which `INBOX` stands for the subject and its number, `SID`, for the
- * subscription.
+ * What becomes of a message that the client publishes: it passes; never arrives; nor does what follows, the connection cut; is
+ * stored and its answer swallowed; is stored, answered, and the connection cut in the answer's place; is held up until
+ * one comes that releases what is held, which goes first. Or the server's answer is replaced by a text of the protocol, of
+ * which `INBOX` stands for the subject and its number, `SID`, for the subscription.
  */
-export type Fate = 'pass' | 'cut before' | 'swallow answer' | 'cut answer' | { readonly answer: string };
+export type Fate =
+  | 'pass'
+  | 'drop'
+  | 'cut before'
+  | 'swallow answer'
+  | 'cut answer'
+  | 'hold'
+  | 'release'
+  | { readonly answer: string };
 
 export interface NatsProxy {
   /** `nats://127.0.0.1:PORT` */
@@ -42,16 +50,19 @@ export async function startNatsProxy(
         cut();
       });
     }
+    const held: Buffer[] = [];
     const fates = new Map<string, Fate>();
     /** What a consumer sends arrives under the subject of the stream, told apart by its subscription. */
     const inboxes = new Map<string, string>();
-    relay(client, upstream, ([verb, subject, inbox], count) => {
+    relay(client, upstream, ([verb, subject, inbox], count, frame) => {
       if (verb === 'SUB') inboxes.set(inbox, subject);
       if ((verb !== 'PUB' && verb !== 'HPUB') || count < (verb === 'PUB' ? 4 : 5)) return 'pass';
       const fate = fateOf(subject);
-      if (fate === 'cut before') cut();
-      else if (fate !== 'pass') fates.set(inbox, fate);
-      return fate === 'cut before' ? 'swallow' : 'pass';
+      if (fate === 'hold') held.push(frame);
+      else if (fate === 'release') for (const late of held.splice(0)) upstream.write(late);
+      else if (fate === 'cut before') cut();
+      else if (fate !== 'pass' && fate !== 'drop') fates.set(inbox, fate);
+      return fate === 'drop' || fate === 'hold' || fate === 'cut before' ? 'swallow' : 'pass';
     });
     relay(upstream, client, ([verb, subject, sid]) => {
       if (verb !== 'MSG' && verb !== 'HMSG') return 'pass';
@@ -77,7 +88,7 @@ export async function startNatsProxy(
 function relay(
   from: Socket,
   to: Socket,
-  judge: (words: string[], count: number) => 'pass' | 'swallow',
+  judge: (words: string[], count: number, frame: Buffer) => 'pass' | 'swallow',
 ): void {
   let held: Buffer = Buffer.alloc(0);
   from.on('data', (bytes) => {
@@ -91,7 +102,7 @@ function relay(
       if (held.length < end) return;
       const frame = held.subarray(0, end);
       held = held.subarray(end);
-      if (judge(words, words.length) === 'pass' && !to.destroyed) to.write(frame);
+      if (judge(words, words.length, frame) === 'pass' && !to.destroyed) to.write(frame);
     }
   });
 }

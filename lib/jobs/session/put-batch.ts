@@ -3,12 +3,13 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import type { Batch, Capture } from '../../capture/capture.js';
 import { ImageSpoilt } from '../../capture/image.js';
+import { ConflictError } from '../../errors.js';
 import { LtxEncoder } from '../../ltx/encoder.js';
 import { LTX_FLAG_NO_CHECKSUM, type LtxHeader } from '../../ltx/header.js';
 import { SNAPSHOT_LEVEL } from '../../replica/names.js';
 import type { ByteSource, LtxFileInfo, Replica } from '../../replica/replica.js';
 import { OUR_WAL_OFFSET } from '../../replica/writer.js';
-import { trailerChecksum } from '../rebuild/trailer.js';
+import { readTrailer, trailerChecksum } from '../rebuild/trailer.js';
 import { encodeRuns } from './encode-pages.js';
 
 /** Batches up to this size are encoded before they are put, so that their checksum is known by then. */
@@ -82,13 +83,14 @@ async function putIncrement(
 
 /**
  * Writes the whole database as TXID 1, while it is being read and without a copy of it.
- * @returns undefined, and nothing was put, if a checkpoint or a writer spoilt the image: take one by polling then
+ * @returns undefined, and nothing was put, if a checkpoint or a writer spoilt the image: take one by polling then. `isLate`:
+ * what stands there is of an earlier try that was given up, and not the image that `capture` took last
  */
 export async function putStreamed(
   replica: Replica,
   capture: Capture,
   options: PutOptions,
-): Promise<{ readonly file: LtxFileInfo; readonly pageCount: number } | undefined> {
+): Promise<{ readonly file: LtxFileInfo; readonly pageCount: number; readonly isLate: boolean } | undefined> {
   const { timestampMs, onChecksum, signal } = options;
   let pageCount = 0;
   let last: Uint8Array = new Uint8Array();
@@ -108,11 +110,18 @@ export async function putStreamed(
     const target = { level: 0, minTxid: 1n, maxTxid: 1n, timestampMs };
     const file = await replica.write(target, source, signal);
     await onChecksum?.(trailerChecksum(last));
-    return { file, pageCount };
+    return { file, pageCount, isLate: false };
   } catch (error) {
     if (spoilt) return undefined;
-    throw error;
+    const file = error instanceof ConflictError ? await ownFirst(replica) : undefined;
+    if (file === undefined) throw error;
+    await onChecksum?.((await readTrailer(replica, file)) ?? 0n);
+    return { file, pageCount, isLate: true };
   }
+}
+
+async function ownFirst(replica: Replica): Promise<LtxFileInfo | undefined> {
+  return (await replica.list(0)).find((file) => file.maxTxid === 1n && replica.isOwn(file));
 }
 
 /** The bytes of the level-0 file of `txid`, block by block. */

@@ -161,9 +161,12 @@ export class Uploader {
       isAway,
     );
     if (put === undefined) return;
+    // It holds an image that nothing here describes.
+    if (put.isLate) capture.takeWhole('an earlier try to put TXID 1 arrived late');
     this.#sealedTxid = 1n;
     this.#sealedTimestampMs = timestampMs;
-    if (!capture.hasPending) await state.writePoint({ txid: 1n, fileChecksum, point: capture.point() });
+    if (!put.isLate && !capture.hasPending)
+      await state.writePoint({ txid: 1n, fileChecksum, point: capture.point() });
     this.#durable({ file: put.file, fileChecksum, commits: 1, pages: put.pageCount, whole: true });
   }
 

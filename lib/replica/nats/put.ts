@@ -8,8 +8,10 @@
  * 2. The meta is published only after all chunks were acknowledged. The one exception is an object of one chunk: chunk
  *    and meta travel together, tied by the chunk's message id, so that the meta is refused where the chunk was.
  * 3. The meta names the sequence of the meta it replaces; 0 creates. An answer that never came is settled by reading
- *    the last meta: ours (by its nuid) is success. A nuid whose meta may still be under way is not purged before
- *    another meta of the name stands, which the server then prefers for good.
+ *    the last meta: the very bytes that were read last from the source, and all of their chunks, are success. A source
+ *    may give others each time it is read, so an earlier try of ours that arrives late is a conflict unless it has those.
+ *    A nuid whose meta may still be under way is not purged before another meta of the name stands, which the server
+ *    then prefers for good.
  * 4. Under a lease the server checks the lease's sequence instead, for it can check only one; the name's is looked at
  *    just before. A server too old to check another subject refuses; then it is the other way round. Since a late meta
  *    is not kept away by the name's sequence then, one with an unknown end is never followed by another nuid.
@@ -90,6 +92,10 @@ class Put {
   readonly #begun: string[] = [];
   /** Those of them whose meta may have been accepted, or may yet be. */
   readonly #undecided = new Set<string>();
+  /** Nuids of others whose place ours takes. */
+  readonly #replaced = new Set<string>();
+  /** What the source gave when it was read last; undefined while it is read. */
+  #latest: StoredObject | undefined;
   /** Sequence of the meta that ours is to replace; 0 for none. */
   #expected: number;
   /** Another version than the expected one stands under the name. */
@@ -112,6 +118,7 @@ class Put {
     this.#content = content;
     this.#signal = signal;
     this.#expected = target.replaces?.sequence ?? 0;
+    if (target.replaces !== undefined) this.#replaced.add(target.replaces.nuid);
   }
 
   async run(): Promise<StoredObject> {
@@ -125,9 +132,8 @@ class Put {
   async #run(): Promise<StoredObject> {
     try {
       const stored = await this.#untilStored();
-      if (this.#target.replaces !== undefined) this.#tried.add(this.#target.replaces.nuid);
-      this.#tried.delete(stored.nuid);
-      await this.#purge([...this.#tried]);
+      const left = [...this.#tried, ...this.#replaced].filter((nuid) => nuid !== stored.nuid);
+      await this.#purge(left);
       return stored;
     } catch (error) {
       const settled = this.#isTaken && this.#target.lease === undefined;
@@ -153,7 +159,8 @@ class Put {
       await this.#expectBucket();
       if (this.#undecided.size > 0) {
         const last = await lastMeta(this.#bucket, this.#target.name);
-        if (last !== undefined && (await this.#isOurs(last))) return last;
+        const isOurs = last !== undefined && this.#tried.has(last.nuid);
+        if (isOurs && (await this.#stands(last))) return last;
       }
       if (!this.#undecided.has(nuid)) await this.#purge([nuid]);
       else if (this.#target.lease !== undefined) throw this.#undecidedError();
@@ -163,6 +170,7 @@ class Put {
 
   async #attempt(nuid: string): Promise<StoredObject> {
     const begunMs = Date.now();
+    this.#latest = undefined;
     const sent = await sendChunks(
       {
         bucket: this.#bucket,
@@ -181,8 +189,9 @@ class Put {
     if (sent.only === undefined && Date.now() - begunMs > SLOW_UPLOAD_MS)
       await this.#expectChunks(nuid, sent.chunks);
     const object = this.#objectOf(nuid, sent);
+    this.#latest = object;
     const json = encodeMeta(this.#bucket, object, this.#target.headers);
-    const standing = await this.#lookBefore(object);
+    const standing = await this.#lookBefore();
     if (standing !== undefined) return standing;
     await this.#target.expectFree?.();
     const answer =
@@ -227,7 +236,7 @@ class Put {
       }
       const last = await lastMeta(this.#bucket, object.name);
       if (last !== undefined && last.sequence !== this.#expected) {
-        if ((await this.#isOurs(last)) || sameBytes(last, object)) return last;
+        if (await this.#stands(last)) return last;
         if (last.sequence !== this.#expected) throw this.#conflict(last);
       }
       if (this.#target.lease !== undefined) await this.#settleLease(error);
@@ -252,13 +261,13 @@ class Put {
   }
 
   /** Under a lease, lease and name are looked at, of which the server checks one. The answer is our bytes, if they stand. */
-  async #lookBefore(object: StoredObject): Promise<StoredObject | undefined> {
+  async #lookBefore(): Promise<StoredObject | undefined> {
     if (this.#target.lease === undefined) return undefined;
     await this.#expectLease();
-    const last = await lastMeta(this.#bucket, object.name);
+    const last = await lastMeta(this.#bucket, this.#target.name);
     if (last !== undefined && last.sequence !== this.#expected) {
-      if (sameBytes(last, object)) return last;
-      throw this.#conflict(last);
+      if (await this.#stands(last)) return last;
+      if (last.sequence !== this.#expected) throw this.#conflict(last);
     }
     this.#expected = last?.sequence ?? 0;
     return undefined;
@@ -292,13 +301,14 @@ class Put {
   }
 
   /**
-   * True if a meta of this put was accepted, and all of its chunks are there. Where the server has lost some of them
-   * meanwhile, that meta is the one to be replaced.
+   * True if the very bytes stand there, and all of their chunks. Where the server has lost some of these, that meta is
+   * the one to be replaced.
    */
-  async #isOurs(last: StoredObject): Promise<boolean> {
-    if (!this.#tried.has(last.nuid)) return false;
+  async #stands(last: StoredObject): Promise<boolean> {
+    if (this.#latest === undefined || !sameBytes(last, this.#latest)) return false;
     if ((await chunkCount(this.#bucket, last.nuid)) === last.chunks) return true;
     this.#expected = last.sequence;
+    this.#replaced.add(last.nuid);
     return false;
   }
 
@@ -310,6 +320,8 @@ class Put {
 
   #conflict(last: StoredObject): ConflictError {
     this.#isTaken = true;
+    // An earlier try of ours may be what stands there.
+    this.#tried.delete(last.nuid);
     return conflictWith(this.#bucket, last);
   }
 
