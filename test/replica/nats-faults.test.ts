@@ -126,6 +126,24 @@ test('a server that stalls longer than the timeout delays a put but does not bre
   assert.equal((await nuidsWithChunks(server)).length, 1);
 });
 
+test('while the server does not answer, a put reads no more of its source than its window holds', async (t) => {
+  const server = await startNatsServer(t);
+  if (server === undefined) return;
+  await makeBucket(server);
+  const replica = await openBucketReplica(t, server);
+  let read = 0;
+  const content = blocks(64, 6, (i) => {
+    if (i === 0) server.pause();
+    read++;
+  });
+  const putting = replica.write(target(0, 1n), content);
+  await delay(1000);
+  server.resume();
+  // The blocks are of 1 MiB, the window of 8 chunks of half of it; two more chunks are held while it is full.
+  assert.ok(read <= 6, `${read} blocks were read`);
+  await assertIntact(replica, await putting, 64, 6);
+});
+
 test('a server that stays away is given up, with its address', async (t) => {
   const server = await startNatsServer(t);
   if (server === undefined) return;

@@ -148,3 +148,21 @@ test('a digest that is no SHA-256, counts that cannot be, and odd headers harm n
   await replica.remove(listed.slice(1));
   assert.deepEqual(await replica.list(), [kept]);
 });
+
+test('the name that a meta gives its writer cannot break out of a message', async (t) => {
+  const stage = await openStage(t);
+  if (stage === undefined) return;
+  const name = ltxPath(target(0, 1n));
+  const writer = '\x1b[2Jnobody\n2026 INFO all is well\u202e'.padEnd(5000, '!');
+  await stage.put(
+    name,
+    JSON.stringify({ name, nuid: 'W', size: 0, headers: { 'Jetlite-Writer': [writer] } }),
+  );
+  const [listed] = await stage.replica.list();
+  assert.match(listed.writer ?? '', /^\ufffd\[2Jnobody\ufffd2026 INFO all is well\ufffd!{1,200}$/);
+  await assert.rejects(stage.replica.write(target(0, 1n), bytes('ours')), (error: Error) => {
+    assert.match(error.message, /was put by \ufffd\[2Jnobody/);
+    assert.doesNotMatch(error.message, /\p{C}/u);
+    return true;
+  });
+});

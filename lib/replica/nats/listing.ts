@@ -39,6 +39,8 @@ export interface ListedFile extends LtxFileInfo, ReadableObject {
   readonly writer: string;
 }
 
+const UNPRINTABLE = /\p{C}/u;
+const LONGEST_NAME = 200;
 const PUSH_PATIENCE_MS = 2000;
 const RELIST_WAIT_MS = 100;
 const MAX_TRIES = 3;
@@ -69,7 +71,13 @@ export function listedFile(prefix: string, object: StoredObject): ListedFile | u
 /** Who put an object, in words; empty where it does not say. Litestream's metas have its header alone. */
 export function writerOfObject(object: StoredObject): string {
   const named = headerOf(object, WRITER_HEADER);
-  return named ?? (headerOf(object, TIMESTAMP_HEADER) === undefined ? '' : 'Litestream');
+  if (named === undefined) return headerOf(object, TIMESTAMP_HEADER) === undefined ? '' : 'Litestream';
+  return UNPRINTABLE.test(named) || named.length > LONGEST_NAME ? printable(named) : named;
+}
+
+/** It goes into messages, to logs and terminals. */
+function printable(name: string): string {
+  return name.slice(0, LONGEST_NAME).replace(new RegExp(UNPRINTABLE, 'gu'), '\u{fffd}');
 }
 
 function ltxNameOf(prefix: string, name: string): LtxName | undefined {

@@ -31,14 +31,12 @@ import {
   chunkCount,
   encodeMeta,
   type Guard,
-  headerOf,
   isUnreadable,
   lastMeta,
   type ObjectHeaders,
   publishMeta,
   purgeChunks,
   type StoredObject,
-  WRITER_HEADER,
 } from './objects.js';
 import type { Pace } from './pace.js';
 
@@ -373,7 +371,7 @@ export function leaseLost(bucket: Bucket, name: string, last: StoredObject | und
   const who =
     last === undefined || last.deleted
       ? 'was given back or removed'
-      : `was taken by ${headerOf(last, WRITER_HEADER) ?? 'another program'} at ${new Date(last.storedMs).toISOString()}`;
+      : `was taken by ${writerOfObject(last) || 'another program'} at ${new Date(last.storedMs).toISOString()}`;
   return new LeaseLostError(`${name} in bucket ${bucket.name} ${who}`);
 }
 
