@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { connect } from 'nats';
-import { ConflictError } from '../../lib/errors.js';
+import { ConflictError, LeaseLostError } from '../../lib/errors.js';
 import { openReplica } from '../../lib/replica/open.js';
 import type { Replica } from '../../lib/replica/replica.js';
 import { type Fate, startNatsProxy } from '../support/nats-proxy.js';
@@ -227,4 +227,22 @@ test('a name under which a late put stands that lost its chunk is put anew', asy
   const file = await replica.write(target(0, 1n), bytes('content'));
   assert.equal(await contentOf(direct, file), 'content');
   await assertNothingElse(server, 1, 1);
+});
+
+test('a put under a lease that was lost on the way is refused by the server, however late it arrives', async (t) => {
+  const stage = await openStage(t);
+  if (stage === undefined) return;
+  const { replica, direct, lose } = stage;
+  const lease = await replica.writeExtra('lease', Buffer.from('ours'), 'nothing');
+  let taken: Promise<string> | undefined;
+  lose('M', 1, 'hold', () => {
+    taken = direct.writeExtra('lease', Buffer.from('theirs'), lease);
+  });
+  // The meta of a single chunk would be refused for the chunk's sake, too.
+  const chunks = () => [new Uint8Array(2 * CHUNK)];
+  await assert.rejects(replica.write({ ...target(1, 1n, 5n), lease }, chunks), LeaseLostError);
+  assert.equal((await direct.readExtra('lease'))?.version, await taken);
+  lose('M', 1, 'release');
+  await replica.writeExtra('another', Buffer.from('what was held goes first'));
+  assert.deepEqual(await direct.list(), []);
 });
