@@ -17,6 +17,7 @@ import { GivenUpError, JetliteError } from '../errors.js';
 import { Attempts, hasCode, isAway, pause } from './session/attempts.js';
 import { startAuditor } from './session/auditor.js';
 import type { Companion, StartCompanion } from './session/companion.js';
+import { DamagedFiles } from './session/damaged-files.js';
 import { FrozenStates } from './session/frozen-states.js';
 import { watchOtherWriters } from './session/other-writers.js';
 import { goOnWith } from './session/replica-state.js';
@@ -224,6 +225,7 @@ class Session {
       spool: this.#spool,
       uploader,
       freeze: (signal: AbortSignal) => this.#states.wish(signal),
+      damaged: new DamagedFiles(),
       isBegunAnew: this.#isBegunAnew,
       interrupt: this.#attempts.interrupt,
       emit: (event: ReplicateEvent) => this.#emit(event),

@@ -1,5 +1,5 @@
 /**
- * Distrust: whether a replica still leads to what it acknowledged, told from metadata.
+ * Distrust: whether a replica still leads to what it acknowledged, told from metadata and from what reading showed.
  *
  * 1. Missing without a trace, or damaged: lost, whether anything still needs it or not. Somebody should know.
  * 2. Removed, or gone where the home cannot tell: merging and retention do that. It is a loss only if the files that are
@@ -8,7 +8,7 @@
  */
 
 import { formatTxid } from '../../ltx/header.js';
-import { ltxPath } from '../../replica/names.js';
+import { ltxPath, versionKey } from '../../replica/names.js';
 import type { AuditFindings, FileFlaw, LtxFileInfo, Replica } from '../../replica/replica.js';
 import { reachableStates } from '../plan.js';
 
@@ -27,7 +27,7 @@ export interface Judgement {
 
 /**
  * Asks the replica's home. `remembered` are files it once had, the last time at `seenMs`; `acknowledged` is the highest
- * TXID that it must have.
+ * TXID that it must have; `damaged` are files (by versionKey) that could not be read.
  * Undefined if the home cannot tell. Throws REPLICA.
  */
 export async function auditReplica(
@@ -35,9 +35,17 @@ export async function auditReplica(
   remembered: readonly LtxFileInfo[] = [],
   acknowledged = 0n,
   seenMs = Date.now(),
+  damaged: ReadonlySet<string> = new Set(),
 ): Promise<Judgement | undefined> {
   const findings = await replica.audit?.(remembered, seenMs);
-  return findings && judge(findings, acknowledged);
+  if (findings === undefined) return undefined;
+  const { files, flaws } = findings;
+  const unread = files.filter(
+    (file) => damaged.has(versionKey(file)) && !flaws.some((flaw) => flaw.file === file),
+  );
+  const message = 'its content cannot be read as it was put';
+  const read: FileFlaw[] = unread.map((file) => ({ file, kind: 'damaged', message }));
+  return judge({ files, flaws: [...flaws, ...read] }, acknowledged);
 }
 
 /** See invariants 1 to 3. */

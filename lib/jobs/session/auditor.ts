@@ -5,7 +5,7 @@
  * 1. What was put or seen is remembered, in bounded memory: name, digest and version. The highest acknowledged TXID is kept
  *    on disk, so that a later process knows, too, that numbers were given (acknowledged.ts).
  * 2. Asked is at the start, each time the replica answers again after it was away or shows that it is another one by now,
- *    and by the clock.
+ *    when a merge cannot read a file, and by the clock.
  * 3. A chain that leads to the newest state no more is looked at twice, the second time after a moment, before anything is
  *    done about it.
  * 4. What the spool still has is put again under its own name. Otherwise healing never gives a number twice: the whole
@@ -69,6 +69,7 @@ class Auditor implements Companion {
       }),
     );
     const audits = replica.audit !== undefined && options.once !== true;
+    if (audits) this.#forget.push(session.damaged.onFound(() => this.#due()));
     if (audits && replica.onReturn !== undefined) this.#forget.push(replica.onReturn(() => this.#due()));
     this.#running = audits ? this.#run() : Promise.resolve();
   }
@@ -142,8 +143,8 @@ class Auditor implements Companion {
   }
 
   #look(): Promise<Judgement | undefined> {
-    const { replica, uploader } = this.#session;
-    return auditReplica(replica, [...this.#remembered.values()], uploader.txid, this.#seenMs);
+    const { replica, uploader, damaged } = this.#session;
+    return auditReplica(replica, [...this.#remembered.values()], uploader.txid, this.#seenMs, damaged);
   }
 
   /** Files of level 0 that this job neither put nor found at its start. */
@@ -227,8 +228,8 @@ class Auditor implements Companion {
 
   async #removeDamaged({ sound }: Judgement): Promise<void> {
     const { replica, uploader } = this.#session;
-    const found = await replica.audit?.();
-    const damaged = found?.flaws.filter(({ kind }) => kind === 'damaged').map(({ file }) => file) ?? [];
+    const found = await this.#look();
+    const damaged = found?.lost.filter(({ kind }) => kind === 'damaged').map(({ file }) => file) ?? [];
     const newest = sound.reduce(
       (high, { level, maxTxid }) => (level === 0 && maxTxid > high ? maxTxid : high),
       0n,

@@ -8,6 +8,7 @@
 import type { Capture } from '../../capture/capture.js';
 import type { ResumeState } from '../../capture/resume-state.js';
 import type { Replica } from '../../replica/replica.js';
+import type { DamagedFiles } from './damaged-files.js';
 import type { FrozenState } from './frozen-states.js';
 import type { ReplicateEvent } from './replicate-event.js';
 import type { ReplicateOptions } from './replicate-options.js';
@@ -26,6 +27,8 @@ export interface SessionParts {
   readonly spool: Spool;
   /** The source's state at the next TXID that is sealed, to be read while capture goes on; undefined if there is none. */
   freeze(signal: AbortSignal): Promise<FrozenState | undefined>;
+  /** What reading the replica has shown, which its metadata does not. */
+  readonly damaged: DamagedFiles;
   /** The replica had lost something at the start: the first batch holds the whole database. */
   readonly isBegunAnew: boolean;
   /** Fires when what hangs must be given up. */

@@ -39,7 +39,6 @@ class Upkeep {
   readonly #settings: LevelSettings;
   readonly #retain: boolean;
   readonly #signal: AbortSignal;
-  readonly #damaged = new Set<string>();
   readonly #warned = new Set<string>();
   #sweepDueMs = 0;
 
@@ -67,7 +66,7 @@ class Upkeep {
         settings: this.#settings,
         retain: this.#retain,
         sweep: this.#retain && performance.now() >= this.#sweepDueMs,
-        damaged: this.#damaged,
+        damaged: this.#session.damaged,
         signal: this.#signal,
         putSnapshot: (lease) => this.#putSnapshot(lease),
         onEvent: (event) => this.#tell(event),

@@ -7,13 +7,15 @@ import { type TestContext, test } from 'node:test';
 import { connect } from 'nats';
 import { restore } from '../../../lib/jobs/restore.js';
 import { contentOffset, readRecordHeader, recordEnd } from '../../../lib/jobs/session/spool-record.js';
+import type { LtxFileInfo } from '../../../lib/replica/replica.js';
 import { CaptureStage } from '../../support/capture-stage.js';
 import { makeBucket, openBucketReplica } from '../../support/nats-replica.js';
 import { type NatsServer, startNatsServer } from '../../support/nats-server.js';
 import { copyStore, flipBitBehind, truncateBlock } from '../../support/nats-store.js';
 import { firstDifference } from '../../support/oracle/check.js';
 import type { OracleWriter } from '../../support/oracle/writer.js';
-import type { Replication } from '../../support/replication.js';
+import { contentOf } from '../../support/replica.js';
+import type { Replication, ReplicationOptions } from '../../support/replication.js';
 
 const WORK = { autocheckpoint: 200, rate: 100, seed: 11, rows: [50, 100] } as const;
 
@@ -29,19 +31,22 @@ class LossStage {
     readonly writer: OracleWriter,
   ) {}
 
-  static async open(t: TestContext): Promise<LossStage | undefined> {
+  static async open(
+    t: TestContext,
+    options: Partial<ReplicationOptions> = {},
+  ): Promise<LossStage | undefined> {
     const stage = await CaptureStage.open(t);
     const server = stage && (await startNatsServer(t));
     if (stage === undefined || server === undefined) return undefined;
     await makeBucket(server);
     const found = new LossStage(t, stage, server, await stage.writer(WORK));
-    await found.replicate();
+    await found.replicate(options);
     await found.puts(10);
     return found;
   }
 
-  async replicate(): Promise<void> {
-    this.replication = await this.stage.replicate({ replica: `${this.server.url}/backups` });
+  async replicate(options: Partial<ReplicationOptions> = {}): Promise<void> {
+    this.replication = await this.stage.replicate({ replica: `${this.server.url}/backups`, ...options });
     await this.replication.ready();
   }
 
@@ -230,6 +235,43 @@ for (const hasSpool of [true, false]) {
       hasSpool,
     );
   });
+}
+
+for (const hasSpool of [true, false]) {
+  const how = hasSpool ? 'put again under its name' : 'gone around with the whole database';
+  test(
+    `a flipped bit that no count shows is found by the next merge, and the file ${how}`,
+    LIMIT,
+    async (t) => {
+      const stage = await LossStage.open(t, { levels: { levelIntervalsMs: [2000] } });
+      if (stage === undefined) return;
+      const { server, replication } = stage;
+      const bucket = await openBucketReplica(t, server, 'backups', { nats: { reconnectWaitMs: 20 } });
+      let file: LtxFileInfo;
+      for (;;) {
+        await replication.next('merged');
+        await replication.nextPut();
+        // What waits for the server would need the spool.
+        await stage.writer.pause();
+        file = (await bucket.list(0)).at(-1)!;
+        // Stopped cleanly, a server believes what it has noted of its blocks.
+        await server.stop();
+        await flipBitBehind(server, `$O.backups.C.${file.version?.split(':')[1]}`);
+        if (!hasSpool) await forgetSpool(stage.stage.folder);
+        await server.restart();
+        await stage.writer.resume();
+        // It may have been merged just before.
+        if ((await bucket.list(1)).at(-1)!.maxTxid < file.maxTxid) break;
+      }
+      await stage.lost();
+      await stage.healed();
+      await stage.assertWhole();
+      const left = await bucket.list();
+      for (const one of left) await contentOf(bucket, one);
+      const isThere = left.some(({ level, maxTxid }) => level === 0 && maxTxid === file.maxTxid);
+      assert.equal(isThere, hasSpool);
+    },
+  );
 }
 
 /** The newest TXID that stands in the bucket. */
