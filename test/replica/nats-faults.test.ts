@@ -8,9 +8,10 @@ import type { LtxFileInfo } from '../../lib/replica/replica.js';
 import { assertIntact, blocks } from '../support/blocks.js';
 import { makeBucket, openBucketReplica } from '../support/nats-replica.js';
 import { type NatsServer, startNatsServer } from '../support/nats-server.js';
-import { bytes, contentOf, target } from '../support/replica.js';
+import { bytes, bytesOf, contentOf, target } from '../support/replica.js';
 
 const MIB = 1024 * 1024;
+const CHUNK = MIB / 2;
 
 /** Every nuid with chunks in the bucket. */
 async function nuidsWithChunks(server: NatsServer): Promise<string[]> {
@@ -243,6 +244,14 @@ test('damage is found: a chunk missing, a chunk twice, a digest that differs, a 
   });
   const part = contentOf(replica, sized, { offset: 2 ** 51, length: 10 });
   await assert.rejects(part, { code: 'FORMAT', message: /expected 4503599627370496 bytes/ });
+  const shifted = await lie(await write(6n), (meta) => {
+    meta.options = { max_chunk_size: CHUNK + 1 };
+  });
+  assert.equal((await bytesOf(replica, shifted)).length, 4 * CHUNK);
+  await assert.rejects(bytesOf(replica, shifted, { offset: CHUNK + 10, length: 10 }), {
+    code: 'FORMAT',
+    message: /chunk 2 has not the size/,
+  });
   const many = await lie(await write(5n), (meta) => {
     meta.chunks = 2 ** 52;
   });

@@ -145,6 +145,9 @@ async function* readRange(
       if (index !== undefined && index !== chunk) {
         throw damaged(bucket, object, `the server cannot read chunk ${chunk + 1} of ${chunks}`);
       }
+      if (regular && bytes.length !== Math.min(chunkSize, size - chunkStart)) {
+        throw damaged(bucket, object, `chunk ${chunk + 1} has not the size that its meta gives`);
+      }
       const chunkEnd = chunkStart + bytes.length;
       if (chunkEnd > position) {
         const part = bytes.subarray(position - chunkStart, Math.min(end, chunkEnd) - chunkStart);
