@@ -223,6 +223,17 @@ class FileReplica implements Replica {
     return this.#extras.clock();
   }
 
+  async storedMs(files: readonly LtxFileInfo[]): Promise<(number | undefined)[]> {
+    const times: (number | undefined)[] = [];
+    for (let i = 0; i < files.length; i += STATS_AT_ONCE) {
+      const found = files
+        .slice(i, i + STATS_AT_ONCE)
+        .map((file) => stat(this.#path(file)).catch(() => undefined));
+      for (const status of await Promise.all(found)) times.push(status?.ctimeMs);
+    }
+    return times;
+  }
+
   async close(): Promise<void> {}
 
   #path(file: LtxName): string {

@@ -184,6 +184,9 @@ export interface Replica {
   /** The present by the home's own clock, ms since the epoch. It may differ from ours, and by a little from itself. */
   clock(): Promise<number>;
 
+  /** When the home got each of these files, by its own clock; undefined for one that it cannot tell of. */
+  storedMs?(files: readonly LtxFileInfo[]): Promise<(number | undefined)[]>;
+
   /**
    * Calls back each time the home answers again after it could not be reached, or shows that it is not what it was: it may
    * have lost something meanwhile.

@@ -66,7 +66,12 @@ export function databaseBytes(history: History, txid: number): Buffer {
 }
 
 /** The LTX file that holds what changed in min..max; a snapshot if min is 1. */
-export function ltxBytes(history: History, min: number, max: number): Uint8Array {
+export function ltxBytes(
+  history: History,
+  min: number,
+  max: number,
+  timestampMs: number = timeOf(max),
+): Uint8Array {
   const pages = history.states[max];
   const encoder = new LtxEncoder({
     flags: LTX_FLAG_NO_CHECKSUM,
@@ -74,7 +79,7 @@ export function ltxBytes(history: History, min: number, max: number): Uint8Array
     commit: pages.length,
     minTxid: BigInt(min),
     maxTxid: BigInt(max),
-    timestampMs: timeOf(max),
+    timestampMs,
     preApplyChecksum: 0n,
     walOffset: 0,
     walSize: 0,

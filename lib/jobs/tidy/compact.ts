@@ -12,6 +12,7 @@ import { ConflictError, FormatError, JetliteError, LeaseLostError } from '../../
 import { ltxPath, SNAPSHOT_LEVEL, versionKey } from '../../replica/names.js';
 import type { LtxFileInfo, Replica } from '../../replica/replica.js';
 import { fileNamedBy } from '../rebuild/damage.js';
+import { storedTimes } from './file-times.js';
 import type { Lease } from './lease.js';
 import { isSnapshotDue, type Merge, type NoMerge, nextMerge, snapshotMerge } from './levels.js';
 import { mergeable, mergeFiles } from './merge-files.js';
@@ -78,10 +79,11 @@ class Compaction {
   async run(): Promise<CompactResult> {
     const { intervalsMs, snapshot, nowMs = Date.now() } = this.#options;
     this.#files = await this.#replica.list();
+    const stored = await storedTimes(this.#replica, this.#files, nowMs);
     const dueSnapshot = (): Merge | undefined => {
       if (snapshot === undefined) return undefined;
-      const { intervalMs, force } = snapshot;
-      const isDue = isSnapshotDue(this.#files, intervalMs, nowMs, force);
+      const { intervalMs, force = false } = snapshot;
+      const isDue = isSnapshotDue(this.#files, intervalMs, nowMs, { force, stored });
       return isDue ? snapshotMerge(this.#files, this.#damaged) : undefined;
     };
     // With a snapshot there, level 1 need not begin with the whole database.

@@ -18,6 +18,7 @@ import { formatTxid } from '../../ltx/header.js';
 import { SNAPSHOT_LEVEL, versionKey } from '../../replica/names.js';
 import type { LtxFileInfo } from '../../replica/replica.js';
 import { planRestore } from '../plan.js';
+import { type StoredTimes, timeOf } from './file-times.js';
 
 /** Files that become one. */
 export interface Merge {
@@ -66,18 +67,21 @@ export function nextMerge(
   return { kind: 'hole', message };
 }
 
-/** Whether a snapshot at level 9 is due: `intervalMs` after the last one or with `force`, if there is anything new. */
+/**
+ * Whether a snapshot at level 9 is due: `intervalMs` after the last one or with `force`, if there is anything new.
+ * `stored` tells of those whose time is in the future (file-times.ts).
+ */
 export function isSnapshotDue(
   files: readonly LtxFileInfo[],
   intervalMs: number,
   nowMs: number,
-  force = false,
+  { force = false, stored = new Map() }: { readonly force?: boolean; readonly stored?: StoredTimes } = {},
 ): boolean {
   if (files.length === 0) return false;
   const last = newest(ofLevel(files, SNAPSHOT_LEVEL));
   if (last === undefined) return true;
   if (last.maxTxid >= newest(files)!.maxTxid) return false;
-  return force || nowMs - last.timestampMs >= intervalMs;
+  return force || nowMs - timeOf(last, stored, nowMs) >= intervalMs;
 }
 
 /** What a snapshot of the newest state is made of. Throws NOT_FOUND if no sound files lead there. */

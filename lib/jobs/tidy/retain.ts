@@ -4,7 +4,7 @@
  * Promised are: the newest state; the end of each interval of level 1 since the moment `snapshotRetentionMs` ago; each
  * single TXID of the last `level0RetentionMs`. What goes, therefore:
  *
- * 1. Snapshots (level 9) older than the newest one that is itself older than the retention: the *anchor*. Moments after
+ * 1. Snapshots (level 9) older than the newest one that is itself older than both retentions: the *anchor*. Moments after
  *    it need it. Where no file that holds a whole database is that old, none goes.
  * 2. Files of the other levels that end at or before the anchor.
  * 3. Files of level 0 that lie inside a file of level 1 which is old enough: all of those go, or none, for one without its
@@ -19,13 +19,14 @@
  *   older state;
  * - level 0 goes from its newer end: a file never stays behind whose predecessor is gone.
  *
- * Each removal names the version that was listed, under the lease.
+ * How old files are is told in file-times.ts. Each removal names the version that was listed, under the lease.
  */
 
 import { ConflictError, LeaseLostError, throwIfAborted } from '../../errors.js';
 import { formatTxid } from '../../ltx/header.js';
 import type { LtxFileInfo, Replica } from '../../replica/replica.js';
 import { reachableStates } from '../plan.js';
+import { type StoredTimes, storedTimes, timesOf } from './file-times.js';
 import type { Lease } from './lease.js';
 import { removeSnapshotSums } from './snapshot-sums.js';
 
@@ -54,7 +55,7 @@ export async function retain(
   // Of two clocks the one that removes less.
   const nowMs = settings.nowMs ?? Math.min(Date.now(), await replica.clock());
   const files = await replica.list();
-  const plan = planRetention(files, settings, nowMs);
+  const plan = planRetention(files, settings, nowMs, await storedTimes(replica, files, nowMs));
   if (plan.refused !== undefined) return { removed: [], refused: plan.refused };
   const removed: LtxFileInfo[] = [];
   for (let i = 0; i < plan.remove.length; i += BATCH) {
@@ -80,24 +81,28 @@ export interface RetentionPlan {
   readonly refused?: string;
 }
 
-/** Pure: what is to be removed of a listing at `nowMs`. */
+/** Pure: what is to be removed of a listing at `nowMs`. `stored` tells of files whose time is in the future. */
 export function planRetention(
   files: readonly LtxFileInfo[],
   settings: RetentionSettings,
   nowMs: number,
+  stored: StoredTimes = new Map(),
 ): RetentionPlan {
-  const anchor = anchorOf(files, nowMs - settings.snapshotRetentionMs);
+  const times = timesOf(files, stored, nowMs);
+  const { snapshotRetentionMs, level0RetentionMs } = settings;
+  // What leads to a single TXID that is promised is kept, too.
+  const anchor = anchorOf(files, times, nowMs - Math.max(snapshotRetentionMs, level0RetentionMs));
   if (anchor === undefined) return { remove: [] };
   const level1 = files.filter(({ level }) => level === 1).sort(byEnd);
   const newestOfLevel = new Set([
     ...new Map([...files].sort(byEnd).map((file) => [file.level, file])).values(),
   ]);
-  const oldMs = nowMs - settings.level0RetentionMs;
+  const oldMs = nowMs - level0RetentionMs;
+  const isBefore = (file: LtxFileInfo, momentMs: number): boolean => times.get(file)! < momentMs;
   const isDue = (file: LtxFileInfo): boolean => {
     if (file === anchor || newestOfLevel.has(file)) return false;
-    const isOld = file.timestampMs < oldMs;
-    if (file.maxTxid <= anchor.maxTxid) return file.level !== 0 || isOld;
-    return file.level === 0 && isOld && isCovered(file, level1, oldMs);
+    if (file.maxTxid <= anchor.maxTxid) return file.level !== 0 || isBefore(file, oldMs);
+    return file.level === 0 && isCovered(file, level1, (cover) => isBefore(cover, oldMs));
   };
   const due = files.filter(isDue);
   if (due.length === 0) return { remove: [] };
@@ -114,9 +119,13 @@ export function planRetention(
  * The file that holds a whole database from which on everything is kept: the newest one of `momentMs` or before, else the
  * oldest of all. Of several that hold the same state, the one at the highest level.
  */
-function anchorOf(files: readonly LtxFileInfo[], momentMs: number): LtxFileInfo | undefined {
+function anchorOf(
+  files: readonly LtxFileInfo[],
+  times: ReadonlyMap<LtxFileInfo, number>,
+  momentMs: number,
+): LtxFileInfo | undefined {
   const full = files.filter(({ minTxid }) => minTxid === 1n).sort(byEnd);
-  const old = full.filter(({ timestampMs }) => timestampMs <= momentMs);
+  const old = full.filter((file) => times.get(file)! <= momentMs);
   return old.length > 0 ? old[old.length - 1] : full.find((file, i) => full[i + 1]?.maxTxid !== file.maxTxid);
 }
 
@@ -125,8 +134,12 @@ function byEnd(a: LtxFileInfo, b: LtxFileInfo): number {
   return a.level - b.level;
 }
 
-/** Whether one file of level 1 (ascending by end), itself older than a moment, holds all of it. */
-function isCovered(file: LtxFileInfo, level1: readonly LtxFileInfo[], momentMs: number): boolean {
+/** Whether one file of level 1 (ascending by end), itself old, holds all of it: it ends no earlier. */
+function isCovered(
+  file: LtxFileInfo,
+  level1: readonly LtxFileInfo[],
+  isOld: (cover: LtxFileInfo) => boolean,
+): boolean {
   let low = 0;
   let high = level1.length;
   while (low < high) {
@@ -135,7 +148,7 @@ function isCovered(file: LtxFileInfo, level1: readonly LtxFileInfo[], momentMs: 
     else high = middle;
   }
   if (low === level1.length) return false;
-  return level1[low].minTxid <= file.minTxid && level1[low].timestampMs < momentMs;
+  return level1[low].minTxid <= file.minTxid && isOld(level1[low]);
 }
 
 function inOrder(due: readonly LtxFileInfo[], anchor: LtxFileInfo): LtxFileInfo[] {

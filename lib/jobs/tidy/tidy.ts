@@ -6,6 +6,7 @@
 import { formatTxid } from '../../ltx/header.js';
 import type { LtxFileInfo, Replica, SweepOptions, Swept } from '../../replica/replica.js';
 import { type CompactEvent, compact } from './compact.js';
+import { storedTimes } from './file-times.js';
 import { holdLease, type Lease } from './lease.js';
 import { isSnapshotDue, nextMerge } from './levels.js';
 import { planRetention, type RetentionSettings, retain } from './retain.js';
@@ -77,7 +78,7 @@ export type TidyResult =
 /** Throws LeaseLostError if another took the lease meanwhile, ABORTED, REPLICA. What was done until then stays. */
 export async function tidy(replica: Replica, options: TidyOptions = {}): Promise<TidyResult> {
   const isSweepDue = replica.sweep !== undefined && options.sweep !== undefined && options.sweep !== false;
-  if (!isSweepDue && !isDue(await replica.list(), options)) {
+  if (!isSweepDue && !(await isDue(replica, options))) {
     return { kind: 'done', merged: [], removed: [], stuck: [] };
   }
   const leased = await holdLease(replica, (lease) => tidyUnderLease(replica, lease, options), {
@@ -87,16 +88,19 @@ export async function tidy(replica: Replica, options: TidyOptions = {}): Promise
 }
 
 /** Whether there is anything to do, so that the lease is only taken when there is. */
-function isDue(files: readonly LtxFileInfo[], options: TidyOptions): boolean {
+async function isDue(replica: Replica, options: TidyOptions): Promise<boolean> {
   const { settings = DEFAULT_LEVELS, snapshot = 'due', nowMs = Date.now(), damaged } = options;
   const { levelIntervalsMs, snapshotIntervalMs } = settings;
-  if (snapshot !== 'none' && isSnapshotDue(files, snapshotIntervalMs, nowMs, snapshot === 'now')) return true;
+  const files = await replica.list();
+  const stored = await storedTimes(replica, files, nowMs);
+  const force = snapshot === 'now';
+  if (snapshot !== 'none' && isSnapshotDue(files, snapshotIntervalMs, nowMs, { force, stored })) return true;
   const isBehind = (ms: number, i: number): boolean => {
     const next = nextMerge(files, i + 1, ms, nowMs, damaged);
     return !('kind' in next) || next.kind === 'hole';
   };
   if (levelIntervalsMs.some(isBehind)) return true;
-  return options.retain !== false && planRetention(files, settings, nowMs).remove.length > 0;
+  return options.retain !== false && planRetention(files, settings, nowMs, stored).remove.length > 0;
 }
 
 async function tidyUnderLease(replica: Replica, lease: Lease, options: TidyOptions): Promise<TidyResult> {
@@ -135,7 +139,10 @@ async function tidyFiles(
   const intervalMs = settings.snapshotIntervalMs;
   let put: LtxFileInfo | undefined;
   if (snapshot !== 'none' && options.putSnapshot !== undefined) {
-    const isDue = isSnapshotDue(await replica.list(), intervalMs, nowMs ?? Date.now(), force);
+    const files = await replica.list();
+    const presentMs = nowMs ?? Date.now();
+    const stored = await storedTimes(replica, files, presentMs);
+    const isDue = isSnapshotDue(files, intervalMs, presentMs, { force, stored });
     put = isDue ? await options.putSnapshot(lease) : undefined;
   }
   if (put !== undefined) {

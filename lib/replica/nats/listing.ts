@@ -33,6 +33,8 @@ export const TIMESTAMP_HEADER = 'Litestream-Timestamp';
 /** A file as the bucket has it: one flat object, for there may be very many. */
 export interface ListedFile extends LtxFileInfo, ReadableObject {
   readonly size: number;
+  /** When the server got its meta, by its clock. */
+  readonly storedMs: number;
   readonly version: string;
   readonly digest: string;
   /** Empty where it does not say. */
@@ -57,6 +59,7 @@ export function listedFile(prefix: string, object: StoredObject): ListedFile | u
     maxTxid: ltx.maxTxid,
     size: object.size,
     timestampMs: Number.isNaN(time) ? object.storedMs : time,
+    storedMs: object.storedMs,
     version: versionOf(object),
     name: object.name,
     nuid: object.nuid,

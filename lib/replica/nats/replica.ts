@@ -240,6 +240,12 @@ class NatsReplica implements Replica {
     return written?.storedMs ?? Date.now();
   }
 
+  async storedMs(files: readonly LtxFileInfo[]): Promise<(number | undefined)[]> {
+    const listed = await this.#listing.files();
+    const byVersion = new Map(listed.map(({ version, storedMs }) => [version, storedMs]));
+    return files.map(({ version }) => byVersion.get(version ?? ''));
+  }
+
   onReturn(listener: () => void): () => void {
     const forget = this.#link.onReturn(listener);
     this.#whenReturned.add(listener);
