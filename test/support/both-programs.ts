@@ -179,6 +179,29 @@ export class BothPrograms {
     return files;
   }
 
+  /** `litestream ltx` lists the very files that we do: these. */
+  async filesOfBoth(): Promise<LtxFileInfo[]> {
+    const files = await this.replica.list();
+    const theirs = await this.litestream.files(this.url);
+    assert.deepEqual(
+      files.map(({ level, minTxid, maxTxid, size, timestampMs }) => [
+        level,
+        formatTxid(minTxid),
+        formatTxid(maxTxid),
+        size,
+        Math.floor(timestampMs / 1000),
+      ]),
+      theirs.map(({ level, minTxid, maxTxid, size, timestamp }) => [
+        level,
+        minTxid,
+        maxTxid,
+        size,
+        Math.floor(Date.parse(timestamp) / 1000),
+      ]),
+    );
+    return files;
+  }
+
   /** Restores one state by both programs; what they made is equal, and where ours is is the answer. */
   async restoreByBoth(wish: { txid?: bigint; timestampMs?: number } = {}): Promise<string> {
     const { txid, timestampMs } = wish;

@@ -3,6 +3,7 @@
  * nanoseconds; little-endian u64s), seq ascending. A copy that claims a state which is not in here was never committed.
  */
 import { readFileSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
 
 const RECORD_SIZE = 24;
 
@@ -73,5 +74,14 @@ export class Ledger {
       else high = middle;
     }
     return low;
+  }
+}
+
+/** The ledger once commit `seq` is in it, as far as that comes: a commit is captured before its writer has noted it. */
+export async function ledgerWith(read: () => Ledger, seq: number): Promise<Ledger> {
+  for (let tries = 0; ; tries++) {
+    const ledger = read();
+    if ((ledger.newest?.seq ?? 0) >= seq || tries === 100) return ledger;
+    await delay(10);
   }
 }

@@ -4,7 +4,6 @@
  */
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { JetliteError } from '../../../lib/errors.js';
 import { type ReachableState, type RestoreWish, reachableStates } from '../../../lib/jobs/plan.js';
 import { restore } from '../../../lib/jobs/restore.js';
@@ -13,7 +12,7 @@ import type { Replica } from '../../../lib/replica/replica.js';
 import { replicaWith } from '../homes.js';
 import type { Random } from '../random.js';
 import type { OracleChecker } from './check.js';
-import type { Ledger } from './ledger.js';
+import { type Ledger, ledgerWith } from './ledger.js';
 
 export interface OfferOptions {
   readonly replica: Replica;
@@ -160,7 +159,7 @@ class Offer {
     const { seq, digest } = await checker.prove(this.#output).catch((error: Error) => {
       throw new Error(`${where}: ${error.message}`);
     });
-    const ledger = await this.#ledgerWith(seq);
+    const ledger = await ledgerWith(this.#options.ledger, seq);
     assert.equal(digest, ledger.digestOf(seq), `${where}, which stands at commit ${seq}`);
     // A commit begins after the one before it was acknowledged.
     const before = ledger.acknowledgedMs(seq - 1);
@@ -172,15 +171,6 @@ class Offer {
     }
     this.#proven++;
     return seq;
-  }
-
-  /** A commit is captured before its writer has noted it. */
-  async #ledgerWith(seq: number): Promise<Ledger> {
-    for (let tries = 0; ; tries++) {
-      const ledger = this.#options.ledger();
-      if ((ledger.newest?.seq ?? 0) >= seq || tries === 100) return ledger;
-      await sleep(10);
-    }
   }
 
   async #expectRefusals(states: readonly ReachableState[]): Promise<void> {
