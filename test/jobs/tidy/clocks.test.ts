@@ -11,6 +11,7 @@ import type { LtxFileInfo } from '../../../lib/replica/replica.js';
 import { inEveryHome, replicaWith } from '../../support/homes.js';
 import { assertLevelRules, restoredBytes } from '../../support/level-rules.js';
 import { databaseBytes, ltxBytes, makeHistory, timeOf } from '../../support/ltx-history.js';
+import { mergedListing } from '../../support/merged-listing.js';
 import { randomSource } from '../../support/random.js';
 import { scratchFolder } from '../../support/scratch.js';
 
@@ -22,21 +23,6 @@ const SETTINGS: LevelSettings = {
 };
 const YEAR_MS = 365 * 86_400_000;
 
-function file(level: number, min: number, max: number, timestampMs = timeOf(max)): LtxFileInfo {
-  return { level, minTxid: BigInt(min), maxTxid: BigInt(max), size: 100, timestampMs };
-}
-
-/** Single TXIDs up to `last`, level 1 of five each, and a snapshot every twenty. */
-function replicaOf(last: number): LtxFileInfo[] {
-  const files: LtxFileInfo[] = [];
-  for (let txid = 1; txid <= last; txid++) {
-    files.push(file(0, txid, txid));
-    if (txid % 5 === 0) files.push(file(1, txid - 4, txid));
-    if (txid % 20 === 0) files.push(file(9, 1, txid));
-  }
-  return files;
-}
-
 /** TXIDs that can be restored when retention has been. */
 function statesKept(files: readonly LtxFileInfo[], settings: LevelSettings, nowMs: number): number[] {
   const { remove, refused } = planRetention(files, settings, nowMs);
@@ -46,7 +32,7 @@ function statesKept(files: readonly LtxFileInfo[], settings: LevelSettings, nowM
 }
 
 test('one file of a clock that ran ahead keeps no others from being removed', () => {
-  const right = replicaOf(98);
+  const right = mergedListing(98);
   const expected = statesKept(right, SETTINGS, timeOf(98));
   assert.ok(expected.length < 60, `${expected.length} states`);
   for (const wrong of [8, 33, 35]) {
@@ -60,7 +46,7 @@ test('one file of a clock that ran ahead keeps no others from being removed', ()
 });
 
 test('a snapshot of a clock that was set back for a while does not make what came before it look old', () => {
-  const files = replicaOf(98);
+  const files = mergedListing(98);
   const expected = statesKept(files, SETTINGS, timeOf(98));
   const lying = files.map((one) =>
     one.level === 9 && one.maxTxid === 80n ? { ...one, timestampMs: 0 } : one,
@@ -70,7 +56,7 @@ test('a snapshot of a clock that was set back for a while does not make what cam
 
 test('each single TXID of the time that level 0 is kept for stays, however soon snapshots go', () => {
   const settings = { ...SETTINGS, snapshotRetentionMs: 3000, level0RetentionMs: 50_000 };
-  const kept = statesKept(replicaOf(98), settings, timeOf(98));
+  const kept = statesKept(mergedListing(98), settings, timeOf(98));
   for (let txid = 48; txid <= 98; txid++) assert.ok(kept.includes(txid), `TXID ${txid}: ${kept}`);
   assert.ok(!kept.includes(19), `${kept}`);
 });
