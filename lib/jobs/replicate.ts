@@ -16,6 +16,7 @@ import { ResumeState } from '../capture/resume-state.js';
 import { GivenUpError, JetliteError } from '../errors.js';
 import { Attempts, hasCode, isAway, pause } from './session/attempts.js';
 import { startAuditor } from './session/auditor.js';
+import { watchClock } from './session/clock-behind.js';
 import type { Companion, StartCompanion } from './session/companion.js';
 import { DamagedFiles } from './session/damaged-files.js';
 import { FrozenStates } from './session/frozen-states.js';
@@ -45,7 +46,7 @@ const GATHER_MS = 2;
 /** Longest time between two looks while something is pending: a put that ends, or a file event, comes sooner. */
 const BLOCKED_MS = 100;
 /** What goes on beside the capture loop, in the order of its start; stopped in the opposite order. */
-const COMPANIONS: readonly StartCompanion[] = [watchOtherWriters, startAuditor, startUpkeep];
+const COMPANIONS: readonly StartCompanion[] = [watchClock, watchOtherWriters, startAuditor, startUpkeep];
 
 /**
  * @throws JetliteError CONFLICT if another writer is at work in the replica, FORMAT or DATABASE if the source is none,

@@ -32,5 +32,7 @@ export type ReplicateEvent =
   | { readonly type: 'healed'; readonly level: 'warn'; readonly message: string }
   /** It answers again. */
   | { readonly type: 'back'; readonly level: 'info'; readonly message: string }
+  /** Moments do not lead to what is put now. */
+  | { readonly type: 'clock'; readonly level: 'warn'; readonly message: string }
   /** What merging and removing files beside did otherwise. */
   | { readonly type: 'upkeep'; readonly level: 'debug'; readonly message: string };
