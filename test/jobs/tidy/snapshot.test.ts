@@ -3,14 +3,16 @@ import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { Capture } from '../../../lib/capture/capture.js';
+import { PageSums } from '../../../lib/capture/page-sums.js';
 import { ResumeState } from '../../../lib/capture/resume-state.js';
+import { encodeSums } from '../../../lib/capture/sums-format.js';
 import { JetliteError } from '../../../lib/errors.js';
 import { backup } from '../../../lib/jobs/backup.js';
 import { restore } from '../../../lib/jobs/restore.js';
 import { putBatch } from '../../../lib/jobs/session/put-batch.js';
 import { goOnWith } from '../../../lib/jobs/session/replica-state.js';
 import { putSnapshot } from '../../../lib/jobs/tidy/snapshot.js';
-import { removeSnapshotSums } from '../../../lib/jobs/tidy/snapshot-sums.js';
+import { readSnapshotSums, removeSnapshotSums } from '../../../lib/jobs/tidy/snapshot-sums.js';
 import { tidy } from '../../../lib/jobs/tidy/tidy.js';
 import { decodeLtx } from '../../../lib/ltx/decoder.js';
 import { openReplica } from '../../../lib/replica/open.js';
@@ -243,6 +245,17 @@ async function goOnFromSums(open: OpenReplica, t: TestContext, byMerging: boolea
   );
 }
 
+/** Header and part as they would stand beside another file of the snapshot's TXID, sound in every other way. */
+async function sumsOfAnother(replica: Replica, folder: string): Promise<[Buffer, Buffer]> {
+  const sums = new PageSums({ memoryBytes: 1024 * 1024, spillPath: join(folder, 'sums-of-another') });
+  const txid = await readSnapshotSums(replica, await replica.list(9), sums, 4096);
+  assert.equal(txid, 2n);
+  const [header, ...parts] = encodeSums(sums, { txid, fileChecksum: 1n << 63n }, 4096);
+  const found: [Buffer, Buffer] = [Buffer.from(header), Buffer.concat(parts)];
+  sums.close();
+  return found;
+}
+
 inEveryHome('sums that are damaged, cut, another snapshot’s or lying are not believed', async (open, t) => {
   const made = await withSnapshot(open, t);
   if (made === undefined) return;
@@ -263,6 +276,7 @@ inEveryHome('sums that are damaged, cut, another snapshot’s or lying are not b
     ['an odd length', header, part.subarray(0, part.length - 3)],
     ['another TXID', changed(header, (b) => b.writeBigUInt64BE(3n, 8)), part],
     ['another file', changed(header, (b) => b.writeUInt8(b[20] ^ 1, 20)), part],
+    ['sound, of another file of that TXID', ...(await sumsOfAnother(replica, folder))],
     ['another page size', changed(header, (b) => b.writeUInt32BE(8192, 24)), part],
     ['more pages than there are', changed(header, (b) => b.writeUInt32BE(0xffffffff, 28)), part],
     ['no header', header.subarray(0, 20), part],
