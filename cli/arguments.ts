@@ -1,6 +1,7 @@
 /** What happens to the arguments before and after the parser, so that they mean what Litestream's users expect. */
 
 import { JetliteError } from '../lib/errors.js';
+import { withoutUserInfo } from '../lib/replica/nats/address.js';
 
 /**
  * Go's flag package takes `-timestamp` for `--timestamp`, so scripts written for Litestream do. A dash and one letter
@@ -23,6 +24,29 @@ export function refuseRepeatedOptions(args: object): void {
       throw new JetliteError('USAGE', `--${dashed(key)} was given ${value.length} times, expected once`);
     }
     if (value === '') throw new JetliteError('USAGE', `--${dashed(key)} is empty`);
+  }
+}
+
+/** Arguments that name a file or a folder of this machine, and never a replica. */
+const PATHS = [
+  'db',
+  'output',
+  'stateDir',
+  'config',
+  'against',
+  'junit',
+  'file',
+  'creds',
+  'clientCert',
+  'clientKey',
+];
+
+/** An address in the place of a path would become a folder with a password in its name. Throws USAGE. */
+export function refuseUrlsAsPaths(args: object): void {
+  for (const [key, value] of Object.entries(args)) {
+    if (!PATHS.includes(key) || !/^[a-z][a-z0-9+.-]*:\/\//i.test(`${value}`)) continue;
+    const name = key === 'db' || key === 'file' ? key.toUpperCase() : `--${dashed(key)}`;
+    throw new JetliteError('USAGE', `${name}: expected a path, found ${withoutUserInfo(`${value}`)}`);
   }
 }
 

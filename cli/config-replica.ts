@@ -82,6 +82,8 @@ function readAddress(section: ConfigMap): ReplicaAddress {
   const prefix = path?.replace(/^\/+|\/+$/g, '') ?? '';
   if (prefix === '') return address;
   if (address.prefix !== '') section.refuse('path', 'the url names a prefix already; leave one out');
+  if (prefix.split('/').some((part) => part === '' || part === '.' || part === '..'))
+    section.refuse('path', 'expected a prefix without empty parts, . and ..');
   return { ...address, prefix };
 }
 

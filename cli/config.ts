@@ -186,6 +186,10 @@ function readDatabase(section: ConfigMap, forAll: UpkeepSettings): ReadDatabase[
   const dir = section.text('dir');
   if ((path === undefined) === (dir === undefined))
     section.refuseAll('expected either path or dir', ['path', 'dir']);
+  for (const key of ['path', 'dir']) {
+    if (/^[a-z][a-z0-9+.-]*:\/\//i.test(section.text(key) ?? ''))
+      section.refuse(key, 'expected a path of this machine, found a URL');
+  }
   const pattern = section.text('pattern');
   section.flag('recursive');
   section.flag('watch');

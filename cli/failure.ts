@@ -1,6 +1,7 @@
 /** An error becomes lines for the user and an exit code. Nobody but a developer ever sees a stack trace. */
 
 import { JetliteError } from '../lib/errors.js';
+import { withoutSecrets } from '../lib/replica/nats/address.js';
 import { EXIT_DAMAGED, EXIT_FAILED, EXIT_USAGE } from './command.js';
 
 export interface Failure {
@@ -11,6 +12,11 @@ export interface Failure {
 
 /** `withStack` (log level debug) adds where an error arose. */
 export function describeFailure(error: unknown, withStack: boolean): Failure {
+  const { exitCode, lines } = describe(error, withStack);
+  return { exitCode, lines: lines.map(withoutSecrets) };
+}
+
+function describe(error: unknown, withStack: boolean): Failure {
   const stack = withStack && error instanceof Error && error.stack !== undefined ? [error.stack] : [];
   if (error instanceof JetliteError) {
     const hint = error.hint === undefined ? [] : [`  ${oneLine(error.hint)}`];

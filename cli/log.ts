@@ -3,6 +3,7 @@
  */
 
 import { styleText } from 'node:util';
+import { withoutSecrets } from '../lib/replica/nats/address.js';
 import { showTxid } from './format.js';
 
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const;
@@ -48,10 +49,11 @@ export function createLog(writeLine: (line: string) => void, colour: boolean): L
     write(at, message, fields = {}) {
       if (!this.shows(at)) return;
       const time = new Date().toISOString();
+      const shown = withoutSecrets(message);
       writeLine(
         type === 'json'
-          ? JSON.stringify({ time, level: at, message, ...fields }, showTxid)
-          : `${time} ${paint(at, colour)} ${message}${textFields(fields)}`,
+          ? JSON.stringify({ time, level: at, message: shown, ...fields }, showTxid)
+          : `${time} ${paint(at, colour)} ${shown}${textFields(fields)}`,
       );
     },
   };

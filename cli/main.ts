@@ -13,8 +13,8 @@
 import type { Argv } from 'yargs';
 import yargs from 'yargs';
 import { JetliteError } from '../lib/errors.js';
-import { withoutUserInfo } from '../lib/replica/nats/address.js';
-import { goFlagsToLong, refuseRepeatedOptions } from './arguments.js';
+import { withoutSecrets, withoutUserInfo } from '../lib/replica/nats/address.js';
+import { goFlagsToLong, refuseRepeatedOptions, refuseUrlsAsPaths } from './arguments.js';
 import {
   type Command,
   type Context,
@@ -125,15 +125,15 @@ async function parse(argv: readonly string[]): Promise<Parsed> {
     const name = argv.find((arg) => !arg.startsWith('-'));
     const known = COMMANDS.some((command) => command.command.split(' ')[0] === name);
     // To the parser whatever stands where a command could is one.
-    const message = known
-      ? failure.message.replace(/^Unknown command/, 'Unexpected argument')
-      : failure.message;
+    const quoted = argv.reduce((said, arg) => said.replaceAll(arg, hidden(arg)), failure.message);
+    const message = known ? quoted.replace(/^Unknown command/, 'Unexpected argument') : quoted;
     throw new JetliteError('USAGE', message, {
       hint: `See: jetlite ${known ? `${name} ` : ''}--help`,
     });
   }
   if (choice === undefined) return { exitCode: EXIT_DONE, text };
   refuseRepeatedOptions(choice.args);
+  refuseUrlsAsPaths(choice.args);
   return choice;
 }
 
@@ -175,9 +175,13 @@ function abortOnSignals(): AbortSignal {
   return controller.signal;
 }
 
+function hidden(arg: string): string {
+  return arg.includes('://') ? withoutUserInfo(arg) : withoutSecrets(arg);
+}
+
 /** Credentials that stand on the command line are out of the list of processes from here on. */
 function hideCredentials(argv: readonly string[]): void {
-  const shown = argv.map((arg) => (arg.includes('://') ? withoutUserInfo(arg) : arg));
+  const shown = argv.map(hidden);
   if (shown.some((arg, i) => arg !== argv[i])) process.title = `jetlite ${shown.join(' ')}`;
 }
 

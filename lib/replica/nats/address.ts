@@ -40,6 +40,16 @@ export function withoutUserInfo(url: string): string {
   return `${scheme}***@${url.slice(at + 1)}`;
 }
 
+/**
+ * A message as it may be shown, whoever wrote what it quotes: the user part of everything in it that looks like an
+ * address is left out, with a scheme or without.
+ */
+export function withoutSecrets(message: string): string {
+  return message
+    .replace(/(?<![a-z0-9+.-])(?!file:)([a-z][a-z0-9+.-]*:\/{1,2})\S*@/gi, '$1***@')
+    .replace(/(^|[\s"'=(])[^\s"'=(/:@]+:[^\s"'/@]+@/g, '$1***@');
+}
+
 /** Parses `[nats://|tls://][user:pass@]host[:port]`, several separated by commas. Throws USAGE. */
 export function parseNatsServers(text: string): NatsServers {
   const shown = withoutUserInfo(text);
