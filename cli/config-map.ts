@@ -54,15 +54,17 @@ export class ConfigMap {
     return this.text(key);
   }
 
-  /** A mistake if a variable in this key's text is not set; of several, one of those that `matters` to. */
+  /** A mistake if a variable in this key's text or texts is not set; of several, one of those that `matters` to. */
   refuseUnset(key: string, matters: (variable: UnsetVariable) => boolean = () => true): void {
-    const node = this.#map.entries.get(key)?.value;
-    const found = node?.kind === 'scalar' ? node.unset.find(matters) : undefined;
-    if (found === undefined) return;
-    throw usage(
-      `${this.#where(key, (node as YamlNode).line)}: the environment variable ${found.name} is not set`,
-      'Set it, or write a $ that stands for itself with --no-expand-env.',
-    );
+    const value = this.#map.entries.get(key)?.value;
+    for (const node of value?.kind === 'list' ? value.items : [value]) {
+      const found = node?.kind === 'scalar' ? node.unset.find(matters) : undefined;
+      if (found === undefined) continue;
+      throw usage(
+        `${this.#where(key, (node as YamlNode).line)}: the environment variable ${found.name} is not set`,
+        'Set it, or write a $ that stands for itself with --no-expand-env.',
+      );
+    }
   }
 
   flag(key: string): boolean | undefined {

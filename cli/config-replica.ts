@@ -127,6 +127,7 @@ function parsed(section: ConfigMap, key: string, text: string): ReplicaAddress {
 }
 
 function readNatsOptions(section: ConfigMap): NatsOptions {
+  section.refuseUnset('root-cas');
   const read = {
     username: section.secret('username'),
     password: section.secret('password'),

@@ -229,6 +229,7 @@ test('a variable that is not set where a credential stands is refused by its nam
     nkey: ['nkey: $PW'],
     'client-cert': ['client-cert: $PW', 'client-key: key.pem'],
     'client-key': ['client-cert: cert.pem', 'client-key: $PW'],
+    'root-cas': ['root-cas: [a.pem, $PW]'],
   };
   for (const [key, lines] of Object.entries(credentials)) {
     const line = 5 + lines.findIndex((text) => text.startsWith(`${key}:`));

@@ -22,8 +22,10 @@ export interface RunOptions {
 
 /** The program's environment: ours, but naming no server, no configuration and no colours. */
 export function cleanEnvironment(env: Readonly<Record<string, string>> = {}): NodeJS.ProcessEnv {
-  const { NATS_URL, NATS_CREDS, JETLITE_CONFIG, LITESTREAM_CONFIG, ...rest } = process.env;
-  return { ...rest, NO_COLOR: '1', ...env };
+  const kept = Object.entries(process.env).filter(
+    ([name]) => !/^NATS_|^(JETLITE|LITESTREAM)_CONFIG$/.test(name),
+  );
+  return { ...Object.fromEntries(kept), NO_COLOR: '1', ...env };
 }
 
 /** Runs the program to its end. */

@@ -16,7 +16,7 @@ import { fileURLToPath } from 'node:url';
 import { nkeys } from 'nats';
 import { createBucket } from '../../lib/replica/nats/bucket.js';
 import { connectNats, type NatsOptions } from '../../lib/replica/nats/connect.js';
-import { PROGRAM } from '../cli/run.js';
+import { cleanEnvironment, PROGRAM } from '../cli/run.js';
 import { makeAuthority } from '../support/certificates.js';
 import { TestOperator } from '../support/nats-accounts.js';
 import { freePort, type NatsServer, startNatsServer } from '../support/nats-server.js';
@@ -72,8 +72,10 @@ class Desk {
     await writeFile(join(bin, 'jetlite'), `#!/bin/sh\nexec "${process.execPath}" "${PROGRAM}" "$@"\n`);
     await chmod(join(bin, 'jetlite'), 0o755);
     await symlink(sqlite3, join(bin, 'sqlite3'));
-    const { NATS_URL, NATS_CREDS, JETLITE_CONFIG, LITESTREAM_CONFIG, ...env } = process.env;
-    return new Desk(folder, { ...(env as Record<string, string>), PATH: `${bin}:${process.env.PATH}` });
+    return new Desk(folder, {
+      ...(cleanEnvironment() as Record<string, string>),
+      PATH: `${bin}:${process.env.PATH}`,
+    });
   }
 
   place(example: string, here: string): void {
@@ -341,6 +343,19 @@ test("the README's configurations with TLS replicate, with certificates on one s
   }
 });
 
+test('a private authority is named by the environment as the README shows it', async (t) => {
+  const authority = await makeAuthority(t);
+  if (!authority) return;
+  const { cert, key } = await authority.issue('DNS:localhost');
+  const config = `tls { cert_file: "${cert}", key_file: "${key}" }`;
+  const made = await deskWithServer(t, config, { rootCAs: [authority.cert] });
+  if (!made) return;
+  made.desk.place('/etc/ssl/certs/nats-ca.pem', authority.cert);
+  for (const { text } of examples('tls-environment', 'sh')) {
+    assert.match(await made.desk.run(text), /written to tls:\/\/localhost:\d+\/backups as TXID/);
+  }
+});
+
 test('every example that the README marks is run', () => {
   const run = [
     'folder',
@@ -357,6 +372,7 @@ test('every example that the README marks is run', () => {
     'nkey',
     'jwt',
     'creds',
+    'tls-environment',
   ];
   const names = new Set(EXAMPLES.map(({ name }) => name));
   assert.deepEqual([...names].sort(), [...run, 'tls', 'mutual-tls'].sort());

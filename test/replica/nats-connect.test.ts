@@ -4,14 +4,14 @@ import assert from 'node:assert/strict';
 import { chmod, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { JetliteError } from '../../lib/errors.js';
 import { parseNatsServers } from '../../lib/replica/nats/address.js';
 import { createBucket } from '../../lib/replica/nats/bucket.js';
 import { connectNats, type NatsOptions } from '../../lib/replica/nats/connect.js';
 import { openReplica } from '../../lib/replica/open.js';
-import { makeAuthority } from '../support/certificates.js';
+import { type KeyPair, makeAuthority } from '../support/certificates.js';
 import { TestOperator } from '../support/nats-accounts.js';
 import { makeBucket } from '../support/nats-replica.js';
 import { freePort, type NatsServer, startNatsCluster, startNatsServer } from '../support/nats-server.js';
@@ -77,6 +77,11 @@ test('a user and password work from the URL, options and NATS_URL, which keeps t
   await reaches({ url: at(server), env });
   const elsewhere = { NATS_URL: `nats://app:s3c%3Ar%40t@127.0.0.1:${server.port + 1}` };
   await refused({ url: at(server), env: elsewhere }, /requires credentials/);
+  // Whoever listens at that port must not be given in the clear what was meant for TLS.
+  const guarded = { NATS_URL: env.NATS_URL.replace('nats:', 'tls:') };
+  await refused({ url: at(server), env: guarded }, /offers no TLS/);
+  const mistyped = { NATS_URL: 'nats://app:hunter2@host/B' };
+  await refused({ url: 'nats:///nowhere', env: mistyped }, /^NATS_URL: expected .*host/, ['hunter2']);
   await refused({ url: at(server) }, /requires credentials/);
   await refused({ url: at(server, 'app:hunter2@') }, /refused the user name or password/, ['hunter2', 'app']);
   await refused({ url: 'nats:///nowhere' }, /names no NATS server/);
@@ -150,6 +155,7 @@ test('an nkey works by its seed, a file of it, or the public key with the seed',
   await reaches({ url, nats: { nkey: user.seed } });
   await reaches({ url, nats: { nkey: user.publicKey, seed: user.seed } });
   await reaches({ url, nats: { nkey: file } });
+  await reaches({ url, env: { NATS_NKEY: file } });
   const secrets = [user.seed, other.seed];
   await refused({ url, nats: { nkey: other.seed } }, /refused the nkey/, secrets);
   await refused({ url, nats: { nkey: user.publicKey } }, /no seed is given/);
@@ -204,11 +210,11 @@ test('TLS: authorities, host names, dates and client certificates are checked on
   const authority = await makeAuthority(t);
   const other = await makeAuthority(t);
   if (authority === undefined || other === undefined) return;
-  const start = async (t: TestContext, names: string, days: number, more = '') => {
-    const { cert, key } = await authority.issue(names, days);
-    return startNatsServer(t, { config: `tls {\n cert_file: "${cert}"\n key_file: "${key}"\n ${more}\n}` });
-  };
-  const server = await start(t, 'IP:127.0.0.1,DNS:localhost', 2);
+  const startWith = ({ cert, key }: KeyPair, more = '') =>
+    startNatsServer(t, { config: `tls {\n cert_file: "${cert}"\n key_file: "${key}"\n ${more}\n}` });
+  const start = async (names: string, days: number, more = '') =>
+    startWith(await authority.issue(names, days), more);
+  const server = await start('IP:127.0.0.1,DNS:localhost', 2);
   if (server === undefined) return;
   const rootCAs = [authority.cert];
   await reaches({ url: at(server), nats: { rootCAs } });
@@ -222,19 +228,23 @@ test('TLS: authorities, host names, dates and client certificates are checked on
     /root-cas: cannot read .*does not exist/,
   );
 
-  const expired = await start(t, 'IP:127.0.0.1', -1);
+  const expired = await start('IP:127.0.0.1', -1);
   await refused({ url: at(expired!), nats: { rootCAs } }, /certificate .* has expired/);
-  const named = await start(t, 'DNS:elsewhere.example', 2);
-  await refused({ url: at(named!), nats: { rootCAs } }, /is for another host name/);
+  const early = await startWith(await authority.issueForTomorrow('IP:127.0.0.1'));
+  await refused({ url: at(early!), nats: { rootCAs } }, /certificate .* is not valid yet/);
+  const selfSigned = await startWith(other.itself);
+  await refused({ url: at(selfSigned!), nats: { rootCAs } }, /signed by an unknown authority/);
+  const named = await start('DNS:elsewhere.example', 2);
+  await refused({ url: at(named!), nats: { rootCAs } }, /is for another host name: elsewhere\.example$/);
   // The client asks about "localhost" where it dials an address: a certificate for that name is none for the address.
-  const local = await start(t, 'DNS:localhost', 2);
+  const local = await start('DNS:localhost', 2);
   await refused({ url: at(local!), nats: { rootCAs } }, /is for another host name/);
 
   const plain = await startNatsServer(t);
   await refused({ url: at(plain!), nats: { tls: true } }, /offers no TLS/);
   await refused({ url: `tls://127.0.0.1:${plain!.port}/nowhere` }, /offers no TLS/);
 
-  const mutual = await start(t, 'IP:127.0.0.1', 2, `ca_file: "${authority.cert}"\n verify: true`);
+  const mutual = await start('IP:127.0.0.1', 2, `ca_file: "${authority.cert}"\n verify: true`);
   const client = await authority.issue('DNS:client');
   const alien = await other.issue('DNS:client');
   const url = at(mutual!);
@@ -242,6 +252,9 @@ test('TLS: authorities, host names, dates and client certificates are checked on
   await refused({ url, nats: { rootCAs } }, /requires a client certificate/);
   const aliens = { rootCAs, clientCert: alien.cert, clientKey: alien.key };
   await refused({ url, nats: aliens }, /refused the client certificate/);
+  const stale = await authority.issue('DNS:client', -1);
+  const stales = { rootCAs, clientCert: stale.cert, clientKey: stale.key };
+  await refused({ url, nats: stales }, /refused the client certificate/);
   await refused(
     { url, nats: { rootCAs, clientCert: client.cert } },
     /client-cert is given without client-key/,
@@ -249,6 +262,14 @@ test('TLS: authorities, host names, dates and client certificates are checked on
   await refused({ url, nats: { rootCAs, clientKey: client.key } }, /client-key is given without client-cert/);
   const mixed = { rootCAs, clientCert: client.cert, clientKey: alien.key };
   await refused({ url, nats: mixed }, /does not belong to the certificate/);
+  const env = { NATS_CA: authority.cert, NATS_CERT: client.cert, NATS_KEY: client.key };
+  await reaches({ url, env });
+  await reaches({ url, env, nats: { rootCAs } });
+  await refused({ url, env, nats: { rootCAs: [other.cert] } }, /signed by an unknown authority/);
+  await refused({ url, env: { ...env, NATS_KEY: '' } }, /NATS_CERT is given without NATS_KEY/);
+  await refused({ url, env: { ...env, NATS_CA: '/nowhere.pem' } }, /NATS_CA: cannot read/);
+  await reaches({ url: at(plain!), env, nats: { tls: false } });
+  await refused({ url: at(plain!), env }, /offers no TLS/);
   const swapped = { rootCAs, clientCert: client.key, clientKey: client.cert };
   await refused({ url, nats: swapped }, /holds no certificate/);
 });

@@ -61,7 +61,7 @@ export async function connectNats(
   onWarning: (message: string) => void = () => {},
 ): Promise<NatsLink> {
   const login = await resolveLogin(servers, options, env, onWarning);
-  const tls = await resolveTls(options, login, onWarning);
+  const tls = await resolveTls(options, login, env, onWarning);
   const timeoutMs = options.timeoutMs ?? 10_000;
   const reconnectWaitMs = options.reconnectWaitMs ?? 2000;
   const until = Date.now() + timeoutMs;

@@ -2,7 +2,9 @@
  * Who we are to a NATS server, and whom we trust: options, files and environment become what the client needs.
  *
  * Exactly one way to authenticate is used. What options say goes before the replica's URL, that before NATS_URL, that
- * before NATS_CREDS; the credentials of NATS_URL are sent to no other server than those it names.
+ * before NATS_CREDS, that before NATS_NKEY; the credentials of NATS_URL are sent to no other server than those it names,
+ * and not without TLS if it says tls://. Certificates that options do not name are those of NATS_CA, NATS_CERT and
+ * NATS_KEY. The names are those of the nats command-line tool.
  */
 
 import { createPrivateKey, X509Certificate } from 'node:crypto';
@@ -54,25 +56,35 @@ export async function resolveLogin(
   env: Environment,
   onWarning: (message: string) => void,
 ): Promise<Login> {
-  const fromEnv = env.NATS_URL ? parseNatsServers(env.NATS_URL) : undefined;
+  const fromEnv = env.NATS_URL ? serversOfEnvironment(env.NATS_URL) : undefined;
   const chosen = servers ?? fromEnv;
   if (chosen === undefined) {
     throw usage('the replica URL names no NATS server', 'Write nats://HOST/BUCKET, or set NATS_URL.');
   }
-  const tls = given.tls === true || chosen.tls;
   const { hosts } = chosen;
   const sameServers = fromEnv !== undefined && hosts.every((host) => fromEnv.hosts.includes(host));
+  const tls = given.tls === true || chosen.tls || (sameServers && fromEnv.tls);
   const candidates: (NatsCredentials | undefined)[] = [
     given,
     servers,
     sameServers ? fromEnv : undefined,
     env.NATS_CREDS ? { creds: env.NATS_CREDS } : undefined,
+    env.NATS_NKEY ? { nkey: env.NATS_NKEY } : undefined,
   ];
   for (const candidate of candidates) {
     const found = candidate && (await authenticatorFor(candidate, onWarning));
     if (found) return { hosts, tls, ...found };
   }
   return { hosts, tls, method: undefined, authenticator: undefined };
+}
+
+function serversOfEnvironment(url: string): NatsServers {
+  try {
+    return parseNatsServers(url);
+  } catch (error) {
+    if (!(error instanceof JetliteError)) throw error;
+    throw usage(`NATS_URL: ${error.message}`, error.hint ?? 'Set it to nats://HOST or tls://HOST.');
+  }
 }
 
 async function authenticatorFor(
@@ -164,12 +176,12 @@ function parseCreds(text: string, path: string): { jwt: string; seed: Uint8Array
 export async function resolveTls(
   given: NatsTls,
   { tls: required, hosts }: Pick<Login, 'tls' | 'hosts'>,
+  env: Environment,
   onWarning: (message: string) => void,
 ): Promise<TlsOptions | undefined> {
-  const { rootCAs = [], clientCert, clientKey } = given;
+  const { rootCAs, clientCert, clientKey, names } = certificatesOf(given, env);
   if ((clientCert === undefined) !== (clientKey === undefined)) {
-    const [found, missing] =
-      clientKey === undefined ? ['client-cert', 'client-key'] : ['client-key', 'client-cert'];
+    const [found, missing] = clientKey === undefined ? [names.cert, names.key] : [names.key, names.cert];
     throw usage(
       `${found} is given without ${missing}`,
       'Give both: the certificate and the key that belongs to it.',
@@ -180,13 +192,30 @@ export async function resolveTls(
     checkServerIdentity: (name, certificate) => checkIdentity(hosts, name, certificate),
   };
   if (rootCAs.length > 0)
-    options.ca = (await Promise.all(rootCAs.map((path) => readCertificates(path, 'root-cas')))).join('\n');
+    options.ca = (await Promise.all(rootCAs.map((path) => readCertificates(path, names.ca)))).join('\n');
   if (clientCert !== undefined && clientKey !== undefined) {
-    options.cert = await readCertificates(clientCert, 'client-cert');
-    options.key = await readSecret(clientKey, 'client-key', onWarning);
-    checkKeyPair(options.cert, clientCert, options.key, clientKey);
+    options.cert = await readCertificates(clientCert, names.cert);
+    options.key = await readSecret(clientKey, names.key, onWarning);
+    checkKeyPair(options.cert, clientCert, options.key, clientKey, names.key);
   }
   return options;
+}
+
+/** Paths, and for messages who named them. What the environment says is nothing to a connection that is to have no TLS. */
+function certificatesOf(given: NatsTls, { NATS_CA, NATS_CERT, NATS_KEY }: Environment) {
+  const { rootCAs = [], clientCert, clientKey, tls } = given;
+  const isOwnCa = rootCAs.length > 0 || tls === false || !NATS_CA;
+  const isOwnPair = clientCert !== undefined || clientKey !== undefined || tls === false;
+  return {
+    rootCAs: isOwnCa ? rootCAs : [NATS_CA],
+    clientCert: isOwnPair ? clientCert : NATS_CERT || undefined,
+    clientKey: isOwnPair ? clientKey : NATS_KEY || undefined,
+    names: {
+      ca: isOwnCa ? 'root-cas' : 'NATS_CA',
+      cert: isOwnPair ? 'client-cert' : 'NATS_CERT',
+      key: isOwnPair ? 'client-key' : 'NATS_KEY',
+    },
+  };
 }
 
 /**
@@ -201,7 +230,14 @@ function checkIdentity(
   const named = hosts.map((address) => splitHost(address).host);
   const accepted = name === 'localhost' ? named : [...named, name];
   if (accepted.some((host) => checkServerIdentity(host, certificate) === undefined)) return undefined;
-  return checkServerIdentity(named[0], certificate);
+  const refusal = checkServerIdentity(named[0], certificate);
+  // Node's own words say which names there are for some kinds of host only.
+  if (refusal !== undefined) refusal.message = namesIn(certificate);
+  return refusal;
+}
+
+function namesIn({ subjectaltname, subject }: PeerCertificate): string {
+  return subjectaltname?.replaceAll(/\b(?:DNS|IP Address):/g, '') ?? `${subject?.CN ?? 'none'}`;
 }
 
 async function readCertificates(path: string, option: string): Promise<string> {
@@ -214,19 +250,19 @@ async function readCertificates(path: string, option: string): Promise<string> {
   return text;
 }
 
-function checkKeyPair(cert: string, certPath: string, key: string, keyPath: string): void {
+function checkKeyPair(cert: string, certPath: string, key: string, keyPath: string, option: string): void {
   let belongs: boolean;
   try {
     belongs = new X509Certificate(cert).checkPrivateKey(createPrivateKey(key));
   } catch {
     throw usage(
-      `client-key: ${keyPath} holds no private key in PEM form`,
+      `${option}: ${keyPath} holds no private key in PEM form`,
       'Name a PEM file without a passphrase.',
     );
   }
   if (!belongs)
     throw usage(
-      `client-key: ${keyPath} does not belong to the certificate ${certPath}`,
+      `${option}: ${keyPath} does not belong to the certificate ${certPath}`,
       'Name the two that were made together.',
     );
 }

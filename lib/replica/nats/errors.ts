@@ -146,7 +146,7 @@ function tlsError(
       return fail(`the certificate of the NATS server at ${where} is not valid yet`, 'Check the clocks.');
     case 'ERR_TLS_CERT_ALTNAME_INVALID':
       return fail(
-        `the certificate of the NATS server at ${where} is for another host name: ${message.replace(/^.*altnames: /, '')}`,
+        `the certificate of the NATS server at ${where} is for another host name: ${message}`,
         'Connect by a name that is in the certificate.',
       );
     case 'UNABLE_TO_VERIFY_LEAF_SIGNATURE':
