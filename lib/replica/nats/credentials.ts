@@ -47,6 +47,8 @@ export interface Login {
   /** For messages: "the user name or password", "the token", … ; undefined without credentials. */
   readonly method: string | undefined;
   readonly authenticator: Authenticator | undefined;
+  /** When what we say becomes worthless, ms since the epoch; undefined for never, or where only the server knows. */
+  readonly expiresMs?: number;
 }
 
 /** Puts together what URL, options and environment say. Throws USAGE for what is missing, wrong or contradictory. */
@@ -90,7 +92,7 @@ function serversOfEnvironment(url: string): NatsServers {
 async function authenticatorFor(
   given: NatsCredentials,
   onWarning: (message: string) => void,
-): Promise<Pick<Login, 'method' | 'authenticator'> | undefined> {
+): Promise<Pick<Login, 'method' | 'authenticator' | 'expiresMs'> | undefined> {
   const { username, password, token, jwt, seed, creds, nkey } = given;
   const ways = { username, token, jwt, creds, nkey };
   const used = Object.entries(ways).filter(([, value]) => value !== undefined);
@@ -113,16 +115,33 @@ async function authenticatorFor(
     return {
       method: 'the JWT',
       authenticator: jwtAuthenticator(jwt, seed ? checkedSeed(seed, 'seed') : undefined),
+      ...expiryOf(jwt),
     };
   }
   if (creds !== undefined) {
     if (/-----|\n|^\s*eyJ/.test(creds))
       throw usage('creds: expected the path of a credentials file, found what is in one', 'Name the file.');
     const found = parseCreds(await readSecret(creds, 'creds', onWarning), creds);
-    return { method: `the credentials of ${creds}`, authenticator: jwtAuthenticator(found.jwt, found.seed) };
+    return {
+      method: `the credentials of ${creds}`,
+      authenticator: jwtAuthenticator(found.jwt, found.seed),
+      ...expiryOf(found.jwt),
+    };
   }
   if (nkey === undefined && seed === undefined) return undefined;
   return { method: 'the nkey', authenticator: nkeyAuthenticator(await seedOf(nkey, seed, onWarning)) };
+}
+
+/** Servers say of an expired JWT only that they refuse it. */
+function expiryOf(jwt: string): Pick<Login, 'expiresMs'> {
+  try {
+    const { exp } = JSON.parse(Buffer.from(jwt.split('.')[1] ?? '', 'base64url').toString()) as {
+      exp?: unknown;
+    };
+    return typeof exp === 'number' && exp > 0 ? { expiresMs: exp * 1000 } : {};
+  } catch {
+    return {};
+  }
 }
 
 async function seedOf(

@@ -108,6 +108,13 @@ export function connectError(error: unknown, login: Login, timeoutMs: number): J
     case 'EPIPE':
       return away(`the NATS server at ${where} broke the connection off`, 'Check its log.');
     case ErrorCode.AuthorizationViolation:
+      if (login.expiresMs !== undefined && login.expiresMs < Date.now()) {
+        const when = new Date(login.expiresMs).toISOString();
+        return fail(
+          `the NATS server at ${where} refused ${login.method}, which expired at ${when}`,
+          'Get a new one.',
+        );
+      }
       return login.method === undefined
         ? fail(
             `the NATS server at ${where} requires credentials`,
