@@ -49,6 +49,7 @@ export const bucketCommand = defineCommand({
       .option('description', text('create: what it is for'))
       .option('force', { type: 'boolean', default: false, describe: 'delete: with all that is in it' }),
   run: async (args: BucketArgs, context) => {
+    refuseStrayOptions(args);
     const settings = readSettings(args);
     const { connectNats } = await import('../../lib/replica/nats/connect.js');
     const { parseNatsServers } = await import('../../lib/replica/nats/address.js');
@@ -85,6 +86,22 @@ export const bucketCommand = defineCommand({
 
 function text(describe: string) {
   return { type: 'string', requiresArg: true, describe } as const;
+}
+
+/** An option that the action does not know would be without effect, and its user would not know. */
+function refuseStrayOptions(args: BucketArgs): void {
+  const { action, bucket, replicas, storage, maxBytes, ttl, compression, description, force } = args;
+  if (action === 'list' && bucket !== undefined) {
+    throw new JetliteError('USAGE', 'bucket list shows all buckets, expected no name', {
+      hint: `For one of them: jetlite bucket info ${bucket}`,
+    });
+  }
+  const forCreate = { replicas, storage, 'max-bytes': maxBytes, ttl, compression, description };
+  const [stray] = Object.entries(forCreate).find(([, value]) => value !== undefined && value !== false) ?? [];
+  if (action !== 'create' && stray !== undefined)
+    throw new JetliteError('USAGE', `--${stray} is for bucket create, not for bucket ${action}`);
+  if (action !== 'delete' && force)
+    throw new JetliteError('USAGE', `--force is for bucket delete, not for bucket ${action}`);
 }
 
 function requireName({ action, bucket }: BucketArgs): string {
@@ -158,6 +175,7 @@ function showOne(bucket: BucketInfo, json: boolean, { terminal }: Context): void
   ];
   if (ttlMs > 0) lines.push(`ttl          ${ttlMs / 1000} s`);
   if (description !== '') lines.push(`description  ${description}`);
+  for (const danger of bucket.dangers) lines.push(`unsafe       ${danger}`);
   terminal.result(lines.join('\n'));
 }
 
@@ -177,5 +195,6 @@ function asJson(bucket: BucketInfo): object {
     ttl_ms: bucket.ttlMs,
     bytes: bucket.bytes,
     created: formatMoment(bucket.createdMs),
+    unsafe: bucket.dangers,
   };
 }

@@ -31,6 +31,7 @@ test('buckets are created, shown, listed and deleted', async (t) => {
     max_bytes: 2e9,
     ttl_ms: 0,
     bytes: 0,
+    unsafe: [],
   });
   const listed = await jetlite(['bucket', 'list', '--json'], { env });
   assert.deepEqual(
@@ -59,7 +60,11 @@ test('a bucket that expires what it holds is written only if that is insisted on
   const env = { NATS_URL: server.url };
   const database = join(await scratchFolder(t), 'a.db');
   await shell.run(database, 'CREATE TABLE t(x);');
-  assert.equal((await jetlite(['bucket', 'create', 'passing', '--ttl', '1h'], { env })).exitCode, 0);
+  const created = await jetlite(['bucket', 'create', 'passing', '--ttl', '1h'], { env });
+  assert.equal(created.exitCode, 0, created.stderr);
+  assert.match(created.stderr, /WARN .*replicas cannot live in a bucket whose objects expire/);
+  const info = await jetlite(['bucket', 'info', 'passing'], { env });
+  assert.match(info.stdout, /^unsafe {7}objects expire after 3600 s/m);
   for (const command of [['backup'], ['replicate', '--once']]) {
     await shell.run(database, 'INSERT INTO t VALUES (1);');
     const args = [...command, database, 'nats:///passing'];
@@ -90,6 +95,10 @@ test('a bucket that exists with other settings, and settings that cannot be, are
     [['create', 'b', '--ttl', 'soon'], /--ttl: expected a duration/],
     [['create', 'b.c'], /"b\.c" cannot name a bucket/],
     [['create'], /which bucket/],
+    [['list', 'b'], /list shows all buckets.*\n.*bucket info b/],
+    [['info', 'b', '--replicas', '3'], /--replicas is for bucket create, not for bucket info/],
+    [['delete', 'b', '--compression'], /--compression is for bucket create/],
+    [['create', 'b', '--force'], /--force is for bucket delete/],
     [['frobnicate', 'b'], /action/i],
   ];
   for (const [args, message] of cases) {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { connect, DiscardPolicy, StorageType, type StreamConfig } from 'nats';
+import { connect, DiscardPolicy, RetentionPolicy, StorageType, type StreamConfig } from 'nats';
 import { makeBucket, openBucketReplica } from '../support/nats-replica.js';
 import { type NatsServer, startNatsServer } from '../support/nats-server.js';
 import { bytes, contentOf, target } from '../support/replica.js';
@@ -25,6 +25,9 @@ test('a bucket that can lose parts of a replica is read with a warning and writt
     [{ discard: DiscardPolicy.Old, max_msgs: 1e6 }, /oldest messages are dropped/],
     [{ max_msgs_per_subject: 100 }, /few messages a subject/],
     [{ allow_rollup_hdrs: false }, /rollup is off/],
+    [{ retention: RetentionPolicy.Workqueue }, /as soon as somebody has read them \(retention workqueue\)/],
+    [{ retention: RetentionPolicy.Interest }, /as soon as somebody has read them \(retention interest\)/],
+    [{ no_ack: true }, /nothing is acknowledged/],
   ];
   const safe = {
     max_age: 0,
@@ -32,19 +35,23 @@ test('a bucket that can lose parts of a replica is read with a warning and writt
     max_bytes: -1,
     max_msgs: -1,
     max_msgs_per_subject: -1,
+    retention: RetentionPolicy.Limits,
+    no_ack: false,
   };
+  /** Those in which nothing can be put at all, or nothing be found. */
+  const hopeless = ['allow_rollup_hdrs', 'retention', 'no_ack'];
   for (const [changes, reason] of cases) {
     await edit(server, { ...safe, allow_rollup_hdrs: true, ...changes });
     const warnings: string[] = [];
     const onWarning = (message: string) => warnings.push(message);
     const careful = await openBucketReplica(t, server, 'backups', { onWarning });
     assert.match(warnings.join('\n'), reason);
-    await careful.list();
+    if (changes.retention !== RetentionPolicy.Workqueue) await careful.list();
     await assert.rejects(careful.write(target(0, 1n), bytes('content')), {
       code: 'REPLICA',
       message: reason,
     });
-    if (changes.allow_rollup_hdrs === false) continue;
+    if (hopeless.some((setting) => setting in changes)) continue;
     const daring = await openBucketReplica(t, server, 'backups', { allowUnsafeBucket: true });
     await daring.write(target(0, 1n), bytes('content'));
   }
@@ -68,8 +75,13 @@ test('a bucket that the nats package made serves as well, in memory and compress
     assert.match((error as Error).message, /cannot create the bucket: a setting needs a newer server, 2\.10/);
   }
   for (const bucket of buckets) {
-    const replica = await openBucketReplica(t, server, bucket);
+    const warnings: string[] = [];
+    const onWarning = (message: string) => warnings.push(message);
+    const replica = await openBucketReplica(t, server, bucket, { onWarning });
     const file = await replica.write(target(0, 1n), bytes('content'));
     assert.equal(await contentOf(replica, file), 'content');
+    if (bucket === 'memory')
+      assert.match(warnings.join(), /^bucket memory is in memory: [^,]*gone when its servers end$/);
+    else assert.deepEqual(warnings, []);
   }
 });

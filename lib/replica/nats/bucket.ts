@@ -52,6 +52,8 @@ export interface BucketInfo {
   readonly bytes: number;
   readonly messages: number;
   readonly createdMs: number;
+  /** Settings that let the server drop parts of a replica, in words. */
+  readonly dangers: readonly string[];
 }
 
 /** An open bucket: the connection, and what of its settings matters to those who write and read. */
@@ -83,6 +85,9 @@ export async function openBucket(
   const { config, cluster } = info;
   const dangers = dangersOf(config);
   for (const danger of dangers) onWarning(`bucket ${name} can lose parts of a replica: ${danger}`);
+  if (config.storage === StorageType.Memory) {
+    onWarning(`bucket ${name} is in memory: what is in it is gone when its servers end`);
+  }
   if (config.num_replicas === 1 && cluster?.name) {
     onWarning(
       `bucket ${name} is on one server of the cluster ${cluster.name} only; three replicas would outlive one`,
@@ -118,12 +123,15 @@ export function expectSafe({ name, link, dangers }: Bucket): void {
 function dangersOf(config: StreamConfig): string[] {
   const dangers: string[] = [];
   const limited = config.max_bytes > 0 || config.max_msgs > 0;
+  if (config.retention !== RetentionPolicy.Limits)
+    dangers.push(`messages go as soon as somebody has read them (retention ${config.retention})`);
   if (config.max_age > 0)
     dangers.push(`objects expire after ${config.max_age / NANOS_PER_MS / 1000} s (max_age)`);
   if (config.discard === DiscardPolicy.Old && limited) {
     dangers.push('at its limit the oldest messages are dropped (discard old)');
   }
   if (config.max_msgs_per_subject > 0) dangers.push('it keeps few messages a subject (max_msgs_per_subject)');
+  if (config.no_ack) dangers.push('nothing is acknowledged (no_ack)');
   if (!config.allow_rollup_hdrs) dangers.push('objects cannot be replaced or removed (rollup is off)');
   return dangers;
 }
@@ -248,5 +256,6 @@ function infoOf({ config, state, created }: StreamInfo): BucketInfo {
     bytes: state.bytes,
     messages: state.messages,
     createdMs: Date.parse(`${created}`),
+    dangers: dangersOf(config),
   };
 }
