@@ -81,8 +81,8 @@ export class Uploader {
   #spooling: Promise<void> | undefined;
   #spoolRefusedAt = Number.NEGATIVE_INFINITY;
   #spoolSyncedAt = 0;
-  /** When the spool had no room for a state any more; undefined as long as it has. */
-  #fullSinceMs: number | undefined;
+  /** Since when states wait for room, in the spool as in memory, and why; undefined as long as there is some. */
+  #noRoom: { readonly sinceMs: number; readonly why: string } | undefined;
   #keeping: Promise<unknown> = Promise.resolve();
   #failure: unknown;
   #txid = 0n;
@@ -127,8 +127,7 @@ export class Uploader {
 
   /** How long commits are to gather before the next batch is added while a put is under way, ms. */
   gatherMs(intervalMs: number): number {
-    if (this.#memory.length >= QUEUE_LIMIT || this.#memoryBytes >= QUEUE_BYTES)
-      return Number.POSITIVE_INFINITY;
+    if (this.#isMemoryFull) return Number.POSITIVE_INFINITY;
     const isBacklog = this.#sealedTxid - this.#txid > BigInt(QUEUE_LIMIT + 1);
     return isBacklog && !this.isAway ? Math.max(intervalMs, BACKLOG_SPACING * this.#lastPutMs) : intervalMs;
   }
@@ -184,7 +183,11 @@ export class Uploader {
     const { spool } = this.#options;
     if (spool === undefined || this.#spooling !== undefined || !this.isAway) return;
     if (this.#unspooled(spool) === undefined) return;
-    if (performance.now() - this.#spoolRefusedAt < SPOOL_RETRY_MS) return;
+    if (performance.now() - this.#spoolRefusedAt < SPOOL_RETRY_MS) {
+      if (this.#isMemoryFull)
+        this.#noRoom ??= { sinceMs: this.#sealedTimestampMs, why: 'the spool could not be written' };
+      return;
+    }
     this.#startSpooling();
   }
 
@@ -241,8 +244,9 @@ export class Uploader {
     await state.writeSums(capture.sums, origin, capture.pageSize);
   }
 
-  get #memoryBytes(): number {
-    return this.#memory.reduce((sum, { batch }) => sum + batch.pages.bytes, 0);
+  get #isMemoryFull(): boolean {
+    const bytes = this.#memory.reduce((sum, { batch }) => sum + batch.pages.bytes, 0);
+    return this.#memory.length >= QUEUE_LIMIT || bytes >= QUEUE_BYTES;
   }
 
   #startPutting(): void {
@@ -378,8 +382,8 @@ export class Uploader {
   }
 
   #tellFull(timestampMs: number): void {
-    if (this.#fullSinceMs !== undefined) return;
-    this.#fullSinceMs = timestampMs;
+    if (this.#noRoom !== undefined) return;
+    this.#noRoom = { sinceMs: timestampMs, why: 'the spool was full' };
     this.#options.emit({
       type: 'spool',
       level: 'warn',
@@ -388,13 +392,13 @@ export class Uploader {
   }
 
   #tellRoom(): void {
-    if (this.#fullSinceMs === undefined || this.#memory.length > 0) return;
-    const since = this.#fullSinceMs;
-    this.#fullSinceMs = undefined;
+    if (this.#noRoom === undefined || this.#memory.length > 0) return;
+    const { sinceMs, why } = this.#noRoom;
+    this.#noRoom = undefined;
     this.#options.emit({
       type: 'spool',
       level: 'warn',
-      message: `moments between ${moment(since)} and ${moment(Date.now())} have no restore point of their own: the spool was full`,
+      message: `moments between ${moment(sinceMs)} and ${moment(Date.now())} have no restore point of their own: ${why}`,
     });
   }
 }

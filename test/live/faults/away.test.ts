@@ -235,6 +235,38 @@ scenario(
   },
 );
 
+scenario(
+  'a disk that takes no more of the spool is told with its reason, and afterwards which moments that cost',
+  async (scene) => {
+    const { stage, replica, writer, server } = scene;
+    // Of 512 bytes each: what it writes to a file, so that the spool is what meets the limit.
+    const limited = ['sh', '-c', 'ulimit -f 128; exec "$0" "$@"'];
+    const replication = await stage.replicate({ replica, nats: NATS }, limited);
+    await replication.ready();
+    await server.kill();
+    const isTold = (message: string) =>
+      /spool cannot be written \(EFBIG\): what waits .* in memory/.test(message);
+    const told = replication.waitFor(({ message }) => isTold(message));
+    const seqs: number[] = [];
+    while (!replication.events.some(({ message }) => isTold(message))) {
+      const spooled = replication.next('spooled');
+      const { seq } = await writer.command('step 1');
+      if (await Promise.race([spooled.then(() => true), told.then(() => false)])) seqs.push(seq);
+    }
+    for (let i = 0; i < 10; i++) {
+      await writer.command('step 1');
+      await sleep(150);
+    }
+    await server.restart();
+    await replication.waitFor(({ message }) =>
+      /moments between .* have no restore point of their own: the spool could not be written/.test(message),
+    );
+    await replication.stop();
+    assert.ok(seqs.length > 2, `${seqs.length} moments fitted`);
+    await assertMoments(scene, seqs);
+  },
+);
+
 test(
   'a full bucket, a bucket without permission and a deleted one are told in words; commits are kept meanwhile',
   LIMIT,
