@@ -8,7 +8,14 @@ import type { NatsOptions } from '../lib/replica/nats/connect.js';
 import type { ReplicaAddress } from '../lib/replica/open.js';
 import type { Replica } from '../lib/replica/replica.js';
 import { type Context, EXIT_DONE } from './command.js';
-import { type Config, configPlaces, findConfig, findDatabase, loadConfig } from './config.js';
+import {
+  type Config,
+  configPlaces,
+  type DatabaseConfig,
+  findConfig,
+  findDatabase,
+  loadConfig,
+} from './config.js';
 
 export interface ConfigArgs {
   readonly config: string | undefined;
@@ -52,14 +59,9 @@ export async function resolveSource(
   if (isReplica) return { address: text, nats: {}, database: undefined };
   const config = await readConfig(args, context);
   const configured = config && findDatabase(config, text);
-  if (configured !== undefined) {
-    const { replica, path, levels } = configured;
-    return { address: replica.address, nats: replica.nats, database: path, levels };
-  }
+  if (configured !== undefined) return sourceOf(configured);
   if (config !== undefined && args.config !== undefined) {
-    throw new JetliteError('USAGE', `${config.file} names no database ${resolve(text)}`, {
-      hint: 'See the databases it names: jetlite databases.',
-    });
+    throw unnamed(config, text);
   }
   const folder = defaultReplica(text);
   if (await isFolder(folder)) return { address: folder, nats: {}, database: resolve(text) };
@@ -67,6 +69,24 @@ export async function resolveSource(
   if (mayBeMissing) return { address: text, nats: {}, database: undefined };
   throw new JetliteError('USAGE', `${text} is neither a replica nor a database with one`, {
     hint: `Name a replica (nats://HOST/BUCKET or a folder), or a database that a configuration names; ${placesLooked(config)}.`,
+  });
+}
+
+/** What the configuration says of a database, which it must name. Throws USAGE. */
+export async function configuredSource(path: string, args: ConfigArgs, context: Context): Promise<Source> {
+  const config = await requireConfig(args, context);
+  const found = findDatabase(config, path);
+  if (found === undefined) throw unnamed(config, path);
+  return sourceOf(found);
+}
+
+function sourceOf({ replica, path, levels }: DatabaseConfig): Source {
+  return { address: replica.address, nats: replica.nats, database: path, levels };
+}
+
+function unnamed(config: Config, path: string): JetliteError {
+  return new JetliteError('USAGE', `${config.file} names no database ${resolve(path)}`, {
+    hint: 'See the databases it names: jetlite databases.',
   });
 }
 

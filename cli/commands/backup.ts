@@ -1,10 +1,11 @@
+import { JetliteError } from '../../lib/errors.js';
 import { formatTxid } from '../../lib/ltx/header.js';
-import { defineCommand, EXIT_DONE } from '../command.js';
+import { type Context, defineCommand, EXIT_DONE } from '../command.js';
 import { formatBytes, formatElapsed } from '../format.js';
-import { jsonOption, type WriterArgs, writerOptions } from '../options.js';
-import { defaultReplica, withReplica } from '../source.js';
+import { configOptions, jsonOption, type WriterArgs, writerOptions } from '../options.js';
+import { type ConfigArgs, configuredSource, defaultReplica, type Opening, withReplica } from '../source.js';
 
-interface BackupArgs extends WriterArgs {
+interface BackupArgs extends WriterArgs, ConfigArgs {
   readonly db: string;
   readonly replica: string | undefined;
   readonly json: boolean;
@@ -15,13 +16,16 @@ export const backupCommand = defineCommand({
   command: 'backup <db> [replica]',
   describe: 'Bring a replica up to date once',
   options: (yargs) =>
-    writerOptions(jsonOption(yargs))
+    writerOptions(jsonOption(configOptions(yargs)))
       .positional('db', { type: 'string', demandOption: true, describe: 'Path of the database' })
-      .positional('replica', { type: 'string', describe: 'URL or folder [the folder DB-backup beside DB]' }),
+      .positional('replica', {
+        type: 'string',
+        describe: 'URL or folder [that of --config, else the folder DB-backup beside DB]',
+      }),
   run: async (args: BackupArgs, context) => {
-    const { db, replica: address = defaultReplica(db) } = args;
-    const { allowUnsafeBucket } = args;
-    return withReplica({ address, nats: {}, allowUnsafeBucket }, context, async (replica) => {
+    const { db, allowUnsafeBucket } = args;
+    const target = await readTarget(args, context);
+    return withReplica({ ...target, allowUnsafeBucket }, context, async (replica) => {
       const { backup } = await import('../../lib/jobs/backup.js');
       const progress = context.terminal.progress();
       const result = await backup({
@@ -39,6 +43,13 @@ export const backupCommand = defineCommand({
     });
   },
 });
+
+async function readTarget(args: BackupArgs, context: Context): Promise<Opening> {
+  const { db, replica, config } = args;
+  if (config === undefined) return { address: replica ?? defaultReplica(db), nats: {} };
+  if (replica === undefined) return configuredSource(db, args, context);
+  throw new JetliteError('USAGE', 'expected a replica or --config, found both');
+}
 
 type Result = Awaited<ReturnType<typeof import('../../lib/jobs/backup.js')['backup']>>;
 

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { writeFile } from 'node:fs/promises';
+import { readdir, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -100,6 +100,35 @@ test('backup and replicate --once do not wait for a server that is down', async 
   const refused = /no NATS server listens at 127\.0\.0\.1:\d+: connection refused/;
   assertRefused(await jetlite(['backup', database, url]), 1, refused);
   assertRefused(await jetlite(['replicate', '--once', database, url]), 1, refused);
+});
+
+test('backup goes where the configuration says, and gives a server that stalls no more than its timeout', async (t) => {
+  const shell = sqliteShell(t);
+  const server = shell && (await startNatsServer(t));
+  if (shell === undefined || server === undefined) return;
+  await makeBucket(server);
+  const folder = await scratchFolder(t);
+  const database = join(folder, 'a.db');
+  await makeDatabase(shell, database);
+  const config = join(folder, 'jetlite.yml');
+  const replica = `{url: "${server.url}/backups/a", timeout: 400ms}`;
+  await writeFile(config, `dbs: [{path: ${database}, replica: ${replica}}]`);
+  const backup = ['backup', database, '--config', config];
+  const done = await jetlite(backup);
+  assert.match(done.stdout, /snapshot, .* written to nats:.*\/backups\/a as TXID 0{15}1/, done.stderr);
+  server.pause();
+  assertRefused(await jetlite(backup), 1, /no answer from the NATS server at .* within 0\.4 s/);
+  server.resume();
+  assertRefused(await jetlite([...backup, `${server.url}/backups`]), 2, /a replica or --config, found both/);
+  assertRefused(
+    await jetlite(['backup', join(folder, 'b.db'), '--config', config]),
+    2,
+    /names no database .*b\.db/,
+  );
+  assert.deepEqual(
+    (await readdir(folder)).filter((name) => name.endsWith('-backup')),
+    [],
+  );
 });
 
 test('what waiting does not mend ends replicate at once: a wrong password, a bucket that is missing', async (t) => {
