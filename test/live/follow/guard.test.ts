@@ -3,8 +3,9 @@
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { startJetlite } from '../../cli/run.js';
+import { type Started, startJetlite } from '../../cli/run.js';
 import { CopyReaders, CopyStage } from '../../support/copy-stage.js';
 import { peer } from '../../support/peers.js';
 
@@ -19,18 +20,23 @@ async function guarded(t: TestContext) {
   return { stage, follower, readers: new CopyReaders(t, stage.path) };
 }
 
-/** The process that guards a copy; Linux. */
-function guardOf(pid: number): number | undefined {
+/** The process that guards a copy, once there is one that lives: a killed one gets its successor when it is next needed. Linux. */
+async function guardOf(follower: Started): Promise<number> {
   const entry = fileURLToPath(new URL('../../../lib/copy/guard-child.js', import.meta.url));
-  for (const name of readdirSync('/proc').filter((one) => /^\d+$/.test(one))) {
-    try {
-      const isChild = readFileSync(`/proc/${name}/stat`, 'latin1').includes(`) S ${pid} `);
-      if (isChild && readFileSync(`/proc/${name}/cmdline`, 'latin1').includes(entry)) return Number(name);
-    } catch {
-      // It has ended meanwhile.
+  for (;;) {
+    for (const name of readdirSync('/proc').filter((one) => /^\d+$/.test(one))) {
+      try {
+        // Behind the name, which may hold anything: its state, then its parent.
+        const [state, parent] = readFileSync(`/proc/${name}/stat`, 'latin1').split(') ').at(-1)!.split(' ');
+        if (Number(parent) !== follower.child.pid || /[ZX]/i.test(state)) continue;
+        if (readFileSync(`/proc/${name}/cmdline`, 'latin1').includes(entry)) return Number(name);
+      } catch {
+        // It has ended meanwhile.
+      }
     }
+    assert.equal(follower.child.exitCode, null, follower.said.stderr);
+    await delay(5);
   }
-  return undefined;
 }
 
 test('a reader that could write and closes last neither removes the WAL nor keeps it', async (t) => {
@@ -85,7 +91,7 @@ test('a follower whose guard was killed goes on, and gets another', async (t) =>
   for (let big = 3; big < 5; big++) {
     await stage.row('zeroblob(5000000)');
     await follower.shows(new RegExp(`(emptied the WAL[^]*){${big - 2}}`));
-    process.kill(guardOf(follower.child.pid!)!, 'SIGKILL');
+    process.kill(await guardOf(follower), 'SIGKILL');
   }
   await readers.open('one');
   assert.equal(await readers.count('one'), 4);
