@@ -7,6 +7,9 @@ import { createHash } from 'node:crypto';
 import { createServer } from 'node:net';
 import type { JetliteError } from './errors.js';
 
+/** All that an address takes, with the zero it begins with: older versions of Node fill a shorter name up, newer do not. */
+const NAME_LENGTH = 108;
+
 /**
  * Claims a path until the answer is called or the process ends, however it ends: a socket in Linux's abstract namespace has
  * no file that could be left behind. Elsewhere, and across network namespaces, nothing is claimed.
@@ -15,7 +18,8 @@ import type { JetliteError } from './errors.js';
  */
 export async function claim(path: string, taken: () => JetliteError): Promise<() => Promise<void>> {
   if (process.platform !== 'linux') return async () => {};
-  const name = `\0jetlite-${createHash('sha256').update(path).digest('hex').slice(0, 32)}`;
+  const digest = createHash('sha256').update(path).digest('hex');
+  const name = `\0jetlite-${digest}`.padEnd(NAME_LENGTH, '-');
   const server = createServer((socket) => socket.destroy());
   try {
     await new Promise<void>((resolve, reject) => {

@@ -24,6 +24,7 @@ import { FollowRun } from '../support/follow-run.js';
 import { ltxBytes, makeHistory, putLtx, random } from '../support/ltx-history.js';
 import { makeBucket, openBucketReplica } from '../support/nats-replica.js';
 import { startNatsServer } from '../support/nats-server.js';
+import { peer } from '../support/peers.js';
 import { scratchFolder } from '../support/scratch.js';
 import { BAD_FILES, CHANGE, SNAPSHOT, snapshot } from './bad-files.js';
 
@@ -312,16 +313,19 @@ test('a WAL at its limit ends a follower that cannot empty it, and the copy can 
   assert.ok((await readers.count('one')) > 2);
 });
 
-test('a second follower of the same copy is refused, and the first goes on', async (t) => {
-  if (process.platform !== 'linux') return t.skip('only Linux has sockets without a file');
-  const made = await following(t);
-  if (!made) return;
-  const { stage, run } = made;
-  const second = await jetlite(['restore', '-f', stage.replica.url, '-o', stage.path]);
-  assertRefused(second, 1, /another process follows at/);
-  await stage.row();
-  await run.reaches(2n);
-});
+for (const node of ['this Node', 'Node 22'] as const) {
+  test(`a second follower of the same copy, run by ${node}, is refused, and the first goes on`, async (t) => {
+    if (process.platform !== 'linux') return t.skip('only Linux has sockets without a file');
+    const program = node === 'Node 22' ? peer(t, 'node22') : process.execPath;
+    const made = program && (await following(t));
+    if (!made) return;
+    const { stage, run } = made;
+    const args = ['restore', '-f', stage.replica.url, '-o', stage.path];
+    assertRefused(await jetlite(args, { node: program }), 1, /another process follows at/);
+    await stage.row();
+    await run.reaches(2n);
+  });
+}
 
 test('restore -f refuses wishes that it cannot keep, and a database that is no copy of its own', async (t) => {
   const stage = await CopyStage.open(t);
