@@ -1,7 +1,15 @@
-/** The child of guard.ts: two connections to a live copy. Never ends by itself other than by a kill. */
+/**
+ * The child of guard.ts: two connections to a live copy.
+ *
+ * 1. It never ends by itself other than by a kill: whatever goes wrong, an exit would close the connections.
+ * 2. It claims the copy before it opens it, and keeps the claim until it is gone: who follows the copy next waits for that
+ *    (awaitGuardsEnd), so that no checkpoint is ever under way while another follower appends.
+ */
 
 import { createRequire } from 'node:module';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { FromGuard, ToGuard } from './guard.js';
+import { claimAsGuard } from './guard-claim.js';
 
 /** What of node:sqlite is used; its types come with later ones of Node. */
 interface Connection {
@@ -18,11 +26,14 @@ const { DatabaseSync } = createRequire(import.meta.url)('node:sqlite') as {
   DatabaseSync: new (path: string) => Connection;
 };
 
+const follower = process.ppid;
 const connections: Connection[] = [];
 let current = 0;
 let reading = false;
 
-function connect(): void {
+async function connect(): Promise<void> {
+  // One of a follower that was killed may be going just now.
+  if (connections.length === 0) while (!(await claimAsGuard(path))) await delay(RETRY_MS);
   while (connections.length < 2) {
     const connection = new DatabaseSync(path);
     connection.exec(`PRAGMA busy_timeout = ${TURN_BUSY_MS}; PRAGMA wal_autocheckpoint = 0`);
@@ -30,8 +41,8 @@ function connect(): void {
   }
 }
 
-function turn(): void {
-  connect();
+async function turn(): Promise<void> {
+  await connect();
   const next = 1 - current;
   connections[next].exec('BEGIN');
   connections[next].prepare('PRAGMA user_version').get();
@@ -42,8 +53,8 @@ function turn(): void {
 
 /** The connections stay, and with them the lock that keeps others from being the last to close. */
 function checkpoint(patienceMs: number): boolean {
-  connect();
-  if (reading) connections[current].exec('COMMIT');
+  if (!reading) throw new Error('a checkpoint was asked for before a turn');
+  connections[current].exec('COMMIT');
   reading = false;
   const connection = connections[current];
   connection.exec('PRAGMA busy_timeout = 0');
@@ -53,28 +64,36 @@ function checkpoint(patienceMs: number): boolean {
   for (;;) {
     done = connection.prepare('PRAGMA wal_checkpoint(TRUNCATE)').get().busy === 0;
     if (done || performance.now() >= until) break;
+    if (process.ppid !== follower) end();
     Atomics.wait(pause, 0, 0, RETRY_MS);
   }
   connection.exec(`PRAGMA busy_timeout = ${TURN_BUSY_MS}`);
   return done;
 }
 
-function obey(wish: ToGuard): FromGuard {
+async function obey(wish: ToGuard): Promise<FromGuard> {
   try {
     if (wish.do === 'checkpoint') return { done: checkpoint(wish.patienceMs) };
-    turn();
+    await turn();
     return { done: true };
   } catch (error) {
     return { failed: (error as Error).message };
   }
 }
 
-const end = (): void => {
+function end(): void {
   process.kill(process.pid, 'SIGKILL');
-};
+}
 
-process.on('message', (wish: ToGuard) => process.send?.(obey(wish)));
+process.on('message', async (wish: ToGuard) => {
+  const answer = await obey(wish);
+  // Who does not hear the answer is gone.
+  if (process.connected) process.send?.(answer, (error: Error | null) => error && end());
+  else end();
+});
 process.on('disconnect', end);
+process.on('error', end);
+process.on('uncaughtException', end);
 // A terminal's Ctrl-C reaches the whole group; the follower says when to stop.
 process.on('SIGINT', () => undefined);
 process.on('SIGTERM', () => undefined);

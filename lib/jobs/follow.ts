@@ -13,6 +13,7 @@ import { chmod } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { claim } from '../claim.js';
+import { awaitGuardsEnd } from '../copy/guard-claim.js';
 import { LiveCopy } from '../copy/live-copy.js';
 import { JetliteError } from '../errors.js';
 import { formatTxid } from '../ltx/header.js';
@@ -111,6 +112,10 @@ export async function follow(options: FollowOptions): Promise<FollowResult> {
       }),
   );
   try {
+    const { signal, onEvent } = options;
+    const message = `waits for the SQLite process that guarded ${path} for an earlier follower and has not ended yet`;
+    const tell = () => onEvent?.({ type: 'waiting', level: 'warn', message, txid: 0n });
+    await awaitGuardsEnd(path, tell, signal);
     return await followAt(path, options);
   } finally {
     await release();

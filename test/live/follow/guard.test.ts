@@ -1,7 +1,8 @@
 /** What the guard of a live copy does where Node brings SQLite: the follower runs in such a Node here. */
 
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { readdirSync, readFileSync, type Stats, statSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -96,4 +97,82 @@ test('a follower whose guard was killed goes on, and gets another', async (t) =>
   await readers.open('one');
   assert.equal(await readers.count('one'), 4);
   assert.doesNotMatch(follower.said.stderr, /removed or cut/);
+});
+
+test('a guard that outlives its follower keeps the next one waiting until it is gone', async (t) => {
+  if (process.platform !== 'linux') return t.skip('only Linux has sockets without a file');
+  const made = await guarded(t);
+  if (!made) return;
+  const { stage, follower, readers } = made;
+  await stage.row();
+  await follower.shows(/stands at TXID 0000000000000002/);
+  const guard = await guardOf(follower);
+  // As one that waits for its disk.
+  process.kill(guard, 'SIGSTOP');
+  t.after(() => isAlive(guard) && process.kill(guard, 'SIGKILL'));
+  follower.child.kill('SIGKILL');
+  await stage.row();
+  const next = startJetlite(['restore', stage.replica.url, '-o', stage.path, '-f', '--log-level', 'debug']);
+  t.after(() => next.child.kill('SIGKILL'));
+  await next.shows(/waits for the SQLite process|stands at TXID/);
+  assert.doesNotMatch(next.said.stderr, /stands at TXID/);
+  process.kill(guard, 'SIGCONT');
+  await next.shows(/stands at TXID 0000000000000003/);
+  assert.doesNotMatch(next.said.stderr, /removed or cut/);
+  await readers.open('one');
+  assert.equal(await readers.count('one'), 3);
+});
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+}
+
+/** Asks a guard for something that it finds out about when the one who asked is gone. */
+const ASK_AND_DIE = `
+  const [module, path] = process.argv.slice(1);
+  const { Guard } = await import(module);
+  const guard = new Guard(path);
+  await guard.turn();
+  process.kill(guard.pid, 'SIGSTOP');
+  guard.turn();
+  console.log(guard.pid);
+  process.stdin.once('data', () => process.kill(process.pid, 'SIGKILL'));
+`;
+
+test('a guard whose answer nobody hears any more leaves the WAL where it is', async (t) => {
+  const node = peer(t, 'node22');
+  const stage = node && (await CopyStage.open(t));
+  if (!node || !stage) return;
+  const copy = await stage.restoreCopy();
+  await stage.row();
+  await stage.apply(copy);
+  copy.close();
+  const { ino, size } = statSync(`${stage.path}-wal`);
+  const module = new URL('../../../lib/copy/guard.js', import.meta.url).href;
+  for (let round = 0; round < 5; round++) {
+    const owner = spawn(node, ['--input-type=module', '-e', ASK_AND_DIE, module, stage.path]);
+    let said = '';
+    owner.stderr.setEncoding('utf8').on('data', (text: string) => {
+      said += text;
+    });
+    // The guard has the same stderr: it ends with the later of the two.
+    const bothEnded = new Promise((resolve) => owner.on('close', resolve));
+    const guard = await new Promise<number>((resolve, reject) => {
+      owner.stdout.once('data', (text) => resolve(Number(text)));
+      owner.once('exit', () => reject(new Error(said)));
+    });
+    t.after(() => isAlive(guard) && process.kill(guard, 'SIGKILL'));
+    const ownerEnded = new Promise((resolve) => owner.once('exit', resolve));
+    owner.stdin.write('now');
+    await ownerEnded;
+    process.kill(guard, 'SIGCONT');
+    await bothEnded;
+    assert.equal(said, '');
+    const left: Stats = statSync(`${stage.path}-wal`);
+    assert.deepEqual([left.ino, left.size], [ino, size]);
+  }
 });
