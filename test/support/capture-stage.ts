@@ -1,5 +1,5 @@
 /** What every capture scenario needs: a folder with a source and a replica, its processes, and the proof at the end. */
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
@@ -8,6 +8,7 @@ import { proveReplica, type ReplicaProof } from './oracle/replica-proof.js';
 import { OracleWriter, type WriterOptions } from './oracle/writer.js';
 import { peer } from './peers.js';
 import { Replication, type ReplicationOptions } from './replication.js';
+import { removeScratch } from './scratch.js';
 
 /** JETLITE_LONG=1 runs the scenarios at full length. */
 export const LONG = process.env.JETLITE_LONG === '1';
@@ -32,7 +33,7 @@ export class CaptureStage {
     const stage = new CaptureStage(await mkdtemp(join(tmpdir(), 'jetlite-test-')));
     t.after(async () => {
       for (const child of stage.#processes) await child.kill();
-      await rm(stage.folder, { recursive: true, force: true });
+      await removeScratch(stage.folder);
     });
     await mkdir(join(stage.folder, 'source'));
     return stage;
