@@ -14,6 +14,8 @@ const SHM_PRESENCE_BYTE = 128;
 const SHARED_FIRST = 0x40000002;
 
 export interface SeenLock {
+  /** The process; 0 or less where it is none that is seen from here. */
+  readonly pid: number;
   readonly write: boolean;
   readonly start: number;
   readonly end: number;
@@ -42,6 +44,7 @@ export function parseLocks(table: string, device: string, ino: bigint): SeenLock
     // "1: POSIX ADVISORY READ 1234 fe:00:5678 128 128"; a waiting request has "->" after the number.
     if (fields[1] === '->' || fields[5] !== wanted) continue;
     locks.push({
+      pid: Number(fields[4]),
       write: fields[3] === 'WRITE',
       start: Number(fields[6]),
       end: fields[7] === 'EOF' ? Number.POSITIVE_INFINITY : Number(fields[7]),
@@ -66,6 +69,22 @@ export function indexUse(database: OpenFile, shm: OpenFile): 'used' | 'unused' |
 /** Whether somebody is seen to hold the database for itself: to write pages to it, or in exclusive locking mode. */
 export function databaseIsExclusive(database: OpenFile): boolean {
   return isExclusive(readTable(), database);
+}
+
+/**
+ * Processes that are seen to read the database, but not by this index: they have one whose name was taken away. One that is
+ * just opening the database is among them for a moment.
+ */
+export function readersElsewhere(database: OpenFile, shm: OpenFile): number[] {
+  const table = readTable();
+  const here = new Set(
+    locksIn(table, shm)
+      .filter((lock) => covers(lock, SHM_PRESENCE_BYTE))
+      .map(({ pid }) => pid),
+  );
+  return locksIn(table, database)
+    .filter((lock) => covers(lock, SHARED_FIRST) && !here.has(lock.pid))
+    .map(({ pid }) => pid);
 }
 
 function isExclusive(table: string, database: OpenFile): boolean {

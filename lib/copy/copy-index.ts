@@ -8,6 +8,9 @@
  * - `older`: the end of an earlier commit of ours. A reader that had begun to rebuild before our commit was in the file has
  *   published what it saw; that can happen any time after the header was zeroed. It is zeroed again.
  * - `foreign`: anything else. Somebody writes the copy, or the file was left by another database.
+ *
+ * The file belongs to the WAL beside it. Where somebody took its name away, those who have it open go on with it, and see
+ * new commits as long as it is zeroed, too.
  */
 
 import fs from 'node:fs';
@@ -19,20 +22,25 @@ import type { CopyWal } from './copy-wal.js';
 export type IndexState = 'absent' | 'invalid' | 'ours' | 'older' | 'foreign';
 
 const ZEROS = new Uint8Array(96);
+const FORMER_KEPT = 8;
 
 export class CopyIndex {
   readonly path: string;
   readonly #bytes = new Uint8Array(WAL_INDEX_HEADER_SIZE);
   #file: OpenFile | undefined;
+  /** Files that had the name before and may be in use. */
+  #former: OpenFile[] = [];
+  /** How often the name came to mean another file. */
+  changes = 0;
 
   constructor(path: string) {
     this.path = path;
   }
 
   /** The open file, if the path names one. */
-  get fd(): number | undefined {
+  get file(): OpenFile | undefined {
     this.#refresh();
-    return this.#file?.fd;
+    return this.#file;
   }
 
   /** Makes an empty file where there is none, so that readers who may not make one find it. */
@@ -48,8 +56,30 @@ export class CopyIndex {
 
   look(wal: CopyWal): IndexState {
     this.#refresh();
-    if (this.#file === undefined) return 'absent';
-    const got = readFully(this.#file.fd, this.#bytes, WAL_INDEX_HEADER_SIZE, 0);
+    return this.#file === undefined ? 'absent' : this.#lookAt(this.#file, wal);
+  }
+
+  /** Zeroes what those who have a former file must not believe any more. */
+  lookAtFormer(wal: CopyWal): void {
+    for (const file of this.#former) {
+      const state = this.#lookAt(file, wal);
+      if (state === 'older' || state === 'foreign') zero(file);
+    }
+  }
+
+  /**
+   * Takes the file's name away if it is still the one that was used with a WAL whose name somebody took: a reader that
+   * came now would look with it for frames in another WAL.
+   */
+  leaveWith(): void {
+    const named = statPath(this.path);
+    if (named === undefined || this.#file === undefined || !isSameFile(named, this.#file)) return;
+    fs.rmSync(this.path, { force: true });
+    this.#refresh();
+  }
+
+  #lookAt({ fd }: OpenFile, wal: CopyWal): IndexState {
+    const got = readFully(fd, this.#bytes, WAL_INDEX_HEADER_SIZE, 0);
     const read = decodeWalIndex(this.#bytes.subarray(0, got));
     if (!read.ok) return 'invalid';
     const { maxFrame, salt1, salt2, frameChecksum1, frameChecksum2 } = read.header;
@@ -69,11 +99,13 @@ export class CopyIndex {
    */
   invalidate(): void {
     this.#refresh();
-    if (this.#file === undefined || fs.fstatSync(this.#file.fd).size < ZEROS.length) return;
-    fs.writeSync(this.#file.fd, ZEROS, 0, ZEROS.length, 0);
+    for (const file of this.#former) zero(file);
+    if (this.#file !== undefined) zero(this.#file);
   }
 
   close(): void {
+    for (const file of this.#former) releaseHandle(file);
+    this.#former = [];
     if (this.#file !== undefined) releaseHandle(this.#file);
     this.#file = undefined;
   }
@@ -82,7 +114,8 @@ export class CopyIndex {
   #refresh(): void {
     const named = statPath(this.path);
     if (this.#file !== undefined && named !== undefined && isSameFile(named, this.#file)) return;
-    this.close();
+    if (this.#file !== undefined) this.#keepFormer(this.#file);
+    this.#file = undefined;
     if (named === undefined) return;
     try {
       this.#file = openHandle(this.path, 'write');
@@ -90,4 +123,14 @@ export class CopyIndex {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     }
   }
+
+  #keepFormer(file: OpenFile): void {
+    this.changes++;
+    this.#former.push(file);
+    if (this.#former.length > FORMER_KEPT) releaseHandle(this.#former.shift()!);
+  }
+}
+
+function zero({ fd }: OpenFile): void {
+  if (fs.fstatSync(fd).size >= ZEROS.length) fs.writeSync(fd, ZEROS, 0, ZEROS.length, 0);
 }

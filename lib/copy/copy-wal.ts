@@ -93,11 +93,12 @@ export class CopyWal {
     return Buffer.compare(found, this.#header) === 0;
   }
 
-  /** Opens what the path names now. */
-  reopen(mode: number): void {
+  /** Opens what the path names now; whether that is another file. */
+  reopen(mode: number): boolean {
     const before = this.#file;
     this.#file = openOrCreate(this.path, mode);
     releaseHandle(before);
+    return !isSameFile(before, this.#file);
   }
 
   /** Reads the chain from the beginning: `end` is then the last commit of whatever generation the file holds. */

@@ -12,12 +12,16 @@
  *    whole database goes in again as *one* commit, of a state at least as new as any that a reader may have seen:
  *    `mustMend`.
  * 3. Commits in the WAL that are not ours, or an index that ends where none of ours did, are another writer's: it ends here.
- * 4. Page 1 always says that the database is in WAL mode, whatever its source does.
+ * 4. WAL and index are a pair. Where somebody took the name of one away, the other's goes, too, or both files that had it
+ *    are zeroed; those who have an old one open read on, and the database is not changed under them.
+ * 5. Page 1 always says that the database is in WAL mode, whatever its source does.
  */
 
 import fs from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
 import { readFully, statPath } from '../capture/files.js';
 import { openHandle, releaseHandle } from '../capture/handles.js';
+import { readersElsewhere } from '../capture/locks.js';
 import { ConflictError, JetliteError } from '../errors.js';
 import { DATABASE_HEADER_SIZE, decodeDatabaseHeader } from '../sqlite/database.js';
 import { CopyIndex } from './copy-index.js';
@@ -28,6 +32,9 @@ import type { Guard } from './guard.js';
 const ANEW = 'Restore it anew with --force; those who read it should open it with mode=ro.';
 /** Tries to bring the index to our end before a checkpoint. */
 const SETTLE_TRIES = 20;
+/** Looks at who reads before one is believed to use another index than ours, and the time between two. */
+const OPENING_LOOKS = 4;
+const OPENING_MS = 10;
 
 /** A batch on its way into the copy; see WalCommit. */
 export class CopyBatch {
@@ -74,6 +81,7 @@ export class LiveCopy {
   #pageCount = 0;
   #mustMend = false;
   #settled = false;
+  #walChanges = 0;
 
   private constructor(path: string, state: CopyState, identity: CopyIdentity, position: CopyPosition) {
     this.path = path;
@@ -165,6 +173,11 @@ export class LiveCopy {
     return this.#settled;
   }
 
+  /** Another number when WAL or index are other files than before: who has the copy open must open it anew. */
+  get pair(): number {
+    return this.#walChanges + this.#index.changes;
+  }
+
   /** Looks whether all is as it was left. Throws CONFLICT if another program writes the copy. */
   check(): void {
     if (statPath(this.path)?.ino.toString() !== this.#inode) {
@@ -199,7 +212,8 @@ export class LiveCopy {
 
   /** Empties the WAL into the database, if readers let it within the time given. */
   async checkpoint(guard: Guard, patienceMs: number): Promise<boolean> {
-    if (!(await this.#settle(guard))) return false;
+    const { pair } = this;
+    if (!(await this.#settle(guard)) || this.pair !== pair || (await this.#isReadElsewhere())) return false;
     if (!(await guard.checkpoint(patienceMs))) return false;
     if (fs.statSync(this.#wal.path).size !== 0) return false;
     this.#wal.reopen(modesOf(this.path).walMode);
@@ -226,6 +240,22 @@ export class LiveCopy {
       if (this.#index.look(this.#wal) === 'ours') return true;
     }
     return false;
+  }
+
+  /** Whether somebody reads by an index that has lost its name: no checkpoint would wait for those. */
+  async #isReadElsewhere(): Promise<boolean> {
+    const { file } = this.#index;
+    if (file === undefined) return true;
+    const database = openHandle(this.path);
+    let seen = readersElsewhere(database, file);
+    for (let looks = 1; seen.length > 0 && looks < OPENING_LOOKS; looks++) {
+      // Whoever is just opening the copy is not there the next time, or has the index.
+      await delay(OPENING_MS);
+      const again = readersElsewhere(database, file);
+      seen = seen.filter((pid) => again.includes(pid));
+    }
+    releaseHandle(database);
+    return seen.length > 0;
   }
 
   #finish(commit: WalCommit, { txid, timestampMs, pageCount }: BatchEnd): void {
@@ -272,7 +302,10 @@ export class LiveCopy {
 
   /** The file at the path is not what was left there. */
   #examine(): void {
-    this.#wal.reopen(modesOf(this.path).walMode);
+    if (this.#wal.reopen(modesOf(this.path).walMode)) {
+      this.#walChanges++;
+      this.#index.leaveWith();
+    }
     const left = this.#position;
     const end = this.#wal.scan();
     if (isSameEnd(end, left.end)) {
@@ -303,6 +336,7 @@ export class LiveCopy {
 
   #lookAtIndex(): void {
     if (this.#mustMend) return;
+    this.#index.lookAtFormer(this.#wal);
     const state = this.#index.look(this.#wal);
     this.#settled = state === 'ours';
     if (state === 'foreign') {
@@ -327,8 +361,8 @@ export class LiveCopy {
     const { walMode, indexMode } = modesOf(this.path);
     this.#index.create(indexMode);
     setMode(this.#wal.fd, walMode);
-    const fd = this.#index.fd;
-    if (fd !== undefined) setMode(fd, indexMode);
+    const { file } = this.#index;
+    if (file !== undefined) setMode(file.fd, indexMode);
   }
 }
 

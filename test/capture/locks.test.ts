@@ -11,11 +11,11 @@ const TABLE = `1: POSIX  ADVISORY  READ 900 fe:00:5678 128 128
 
 test('the locks of one file are read from the kernel table, and a waiting request is none', () => {
   assert.deepEqual(parseLocks(TABLE, 'fe:00', 5678n), [
-    { write: false, start: 128, end: 128 },
-    { write: true, start: 120, end: 120 },
+    { pid: 900, write: false, start: 128, end: 128 },
+    { pid: 901, write: true, start: 120, end: 120 },
   ]);
   assert.deepEqual(parseLocks(TABLE, 'fe:00', 77n), [
-    { write: true, start: 0, end: Number.POSITIVE_INFINITY },
+    { pid: 904, write: true, start: 0, end: Number.POSITIVE_INFINITY },
   ]);
   assert.deepEqual(parseLocks(TABLE, 'fe:01', 5678n), []);
   assert.deepEqual(parseLocks(TABLE, 'fe:00', 567n), []);

@@ -41,6 +41,8 @@ export class BoundedWal {
   #turnedAt = Number.NEGATIVE_INFINITY;
   #checkpointAt = Number.NEGATIVE_INFINITY;
   #isFull = false;
+  /** The files that the guard has open. */
+  #pair: number;
 
   /** `signal`: ends all waiting. */
   constructor(copy: LiveCopy, bounds: WalBounds, signal: AbortSignal, tell: (event: WalEvent) => void) {
@@ -48,6 +50,7 @@ export class BoundedWal {
     this.#bounds = bounds;
     this.#signal = signal;
     this.#tell = tell;
+    this.#pair = copy.pair;
     this.#guard = hasSqlite() ? new Guard(copy.path) : undefined;
   }
 
@@ -62,11 +65,13 @@ export class BoundedWal {
   async tend(): Promise<void> {
     const copy = this.#copy;
     if (this.#guard === undefined || copy.mustMend) return;
+    await this.#renew(this.#guard);
+    const isUnguarded = this.#guard.pid === undefined && copy.walSize > 0;
     const now = performance.now();
     const { checkpointBytes = DEFAULT_CHECKPOINT_BYTES } = this.#bounds;
     if (copy.walSize >= checkpointBytes && now - this.#checkpointAt > CHECKPOINT_AGAIN_MS) {
       await this.#checkpoint(this.#guard);
-    } else if (now - this.#turnedAt > TURN_MS && !copy.isSettled) {
+    } else if (now - this.#turnedAt > TURN_MS && (!copy.isSettled || isUnguarded)) {
       this.#turnedAt = now;
       await this.#ask(this.#guard.turn());
       copy.check();
@@ -105,8 +110,17 @@ export class BoundedWal {
     await this.#guard?.stop();
   }
 
+  /** Lets go of files that are not the copy's any more. */
+  async #renew(guard: Guard): Promise<void> {
+    if (this.#pair === this.#copy.pair) return;
+    this.#pair = this.#copy.pair;
+    await guard.stop();
+    this.#turnedAt = Number.NEGATIVE_INFINITY;
+  }
+
   async #checkpoint(guard: Guard): Promise<boolean> {
     const copy = this.#copy;
+    await this.#renew(guard);
     const size = copy.walSize;
     const emptied = (await this.#ask(copy.checkpoint(guard, CHECKPOINT_PATIENCE_MS))) === true;
     this.#checkpointAt = emptied ? Number.NEGATIVE_INFINITY : performance.now();

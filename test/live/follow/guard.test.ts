@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { readdirSync, readFileSync, type Stats, statSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, type Stats, statSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -21,15 +21,15 @@ async function guarded(t: TestContext) {
   return { stage, follower, readers: new CopyReaders(t, stage.path) };
 }
 
-/** The process that guards a copy, once there is one that lives: a killed one gets its successor when it is next needed. Linux. */
-async function guardOf(follower: Started): Promise<number> {
+/** The process that guards a copy, once there is one that lives, and is not the one that was killed. Linux. */
+async function guardOf(follower: Started, killed?: number): Promise<number> {
   const entry = fileURLToPath(new URL('../../../lib/copy/guard-child.js', import.meta.url));
   for (;;) {
     for (const name of readdirSync('/proc').filter((one) => /^\d+$/.test(one))) {
       try {
         // Behind the name, which may hold anything: its state, then its parent.
         const [state, parent] = readFileSync(`/proc/${name}/stat`, 'latin1').split(') ').at(-1)!.split(' ');
-        if (Number(parent) !== follower.child.pid || /[ZX]/i.test(state)) continue;
+        if (Number(parent) !== follower.child.pid || /[ZX]/i.test(state) || Number(name) === killed) continue;
         if (readFileSync(`/proc/${name}/cmdline`, 'latin1').includes(entry)) return Number(name);
       } catch {
         // It has ended meanwhile.
@@ -94,10 +94,51 @@ test('a follower whose guard was killed goes on, and gets another', async (t) =>
     await follower.shows(new RegExp(`(emptied the WAL[^]*){${big - 2}}`));
     process.kill(await guardOf(follower), 'SIGKILL');
   }
+  await stage.row();
+  await follower.shows(/stands at TXID 0000000000000005/);
+  const killed = await guardOf(follower);
+  process.kill(killed, 'SIGKILL');
+  // Also while nothing new comes.
+  await guardOf(follower, killed);
   await readers.open('one');
-  assert.equal(await readers.count('one'), 4);
+  assert.equal(await readers.count('one'), 5);
   assert.doesNotMatch(follower.said.stderr, /removed or cut/);
 });
+
+for (const [lost, sees] of [
+  ['index', 'everything'],
+  ['WAL', 'what it had'],
+] as const) {
+  test(`a reader whose ${lost} was removed sees ${sees}, others what is new, and the WAL is not emptied under it`, async (t) => {
+    if (process.platform !== 'linux') return t.skip('looks at locks in /proc');
+    const made = await guarded(t);
+    if (!made) return;
+    const { stage, follower, readers: old } = made;
+    await stage.row();
+    await follower.shows(/stands at TXID 0000000000000002/);
+    await old.open('old');
+    assert.equal(await old.count('old'), 2);
+    rmSync(`${stage.path}${lost === 'WAL' ? '-wal' : '-shm'}`);
+    if (lost === 'WAL') await follower.shows(/removed or cut[\s\S]*stands at TXID 0000000000000002/);
+    const fresh = new CopyReaders(t, stage.path);
+    await stage.row('zeroblob(5000000)');
+    await follower.shows(/stands at TXID 0000000000000003/);
+    await fresh.open('fresh');
+    for (let rows = 3; rows < 6; rows++) {
+      assert.equal(await fresh.count('fresh'), rows);
+      assert.equal(await old.count('old'), sees === 'everything' ? rows : 2);
+      await stage.row('zeroblob(3000000)');
+      await follower.shows(new RegExp(`stands at TXID ${String(rows + 1).padStart(16, '0')}`));
+    }
+    assert.doesNotMatch(follower.said.stderr, /emptied the WAL/);
+    await old.close('old');
+    await follower.shows(/emptied the WAL/);
+    assert.equal(await fresh.count('fresh'), 6);
+    await stage.row();
+    await follower.shows(/stands at TXID 0000000000000007/);
+    assert.equal(await fresh.count('fresh'), 7);
+  });
+}
 
 test('a guard that outlives its follower keeps the next one waiting until it is gone', async (t) => {
   if (process.platform !== 'linux') return t.skip('only Linux has sockets without a file');
