@@ -5,8 +5,8 @@
  * 2. The replica's own pushes wake the follower; a listing now and then covers a push that did not arrive.
  * 3. Each batch leads to the newest state that is known. When batches come fast they gather: each costs the readers a
  *    rebuilt index.
- * 4. Whatever the replica does (gone, damaged, a hole, its newest files lost) the copy stays at its last whole state and
- *    can be read; it never goes back.
+ * 4. Whatever the replica does (gone, damaged, a hole, its newest files lost), and where the disk is full, the copy stays at
+ *    its last whole state and can be read; it never goes back.
  */
 
 import { chmod } from 'node:fs/promises';
@@ -18,73 +18,19 @@ import { LiveCopy } from '../copy/live-copy.js';
 import { JetliteError } from '../errors.js';
 import { formatTxid } from '../ltx/header.js';
 import { versionKey } from '../replica/names.js';
-import type { LtxFileInfo, Replica } from '../replica/replica.js';
+import type { LtxFileInfo } from '../replica/replica.js';
 import { applyPlan } from './following/apply-plan.js';
-import { BoundedWal, type WalBounds } from './following/bounded-wal.js';
+import { BoundedWal } from './following/bounded-wal.js';
 import { behind, expectSameDatabase, standingOf } from './following/history.js';
+import type { FollowEvent, FollowOptions, FollowResult } from './following/options.js';
 import { planRestore, type RestorePlan } from './plan.js';
 import { Damage, type DamagedFile } from './rebuild/damage.js';
 import { lookAtOutput, outputError } from './rebuild/output.js';
-import type { OnProgress } from './rebuild/rebuild.js';
 import { type RestoreResult, restore } from './restore.js';
 import { hasCode, pause } from './session/attempts.js';
 import { stateFolder } from './state-folder.js';
 
-export interface FollowOptions extends WalBounds {
-  readonly replica: Replica;
-  /** Path of the copy. */
-  readonly output: string;
-  /** Replace what stands at the output, unless it is a copy of this replica that can be gone on with. */
-  readonly force?: boolean | undefined;
-  /**
-   * Permissions of the copy, such as 0o644; default: private, or as they are. Whoever may read the copy may read its `-wal`,
-   * and read and write its `-shm`.
-   */
-  readonly mode?: number | undefined;
-  /** Files fetched at a time; default 8. */
-  readonly parallelism?: number | undefined;
-  /** What SQLite checks before a new copy appears; default none. */
-  readonly integrityCheck?: 'none' | 'quick' | 'full' | undefined;
-  /** The replica is listed at least this often, whether it told of something new or not; default 30 s. */
-  readonly listIntervalMs?: number | undefined;
-  /** Firing it ends the job, which then returns. */
-  readonly signal?: AbortSignal | undefined;
-  readonly onProgress?: OnProgress | undefined;
-  readonly onEvent?: ((event: FollowEvent) => void) | undefined;
-}
-
-export interface FollowEvent {
-  /**
-   * `following`: the copy can be read. `applied`: it stands at a newer state. `waiting`: the replica cannot be followed just
-   * now. `back`: it can again. `damaged`: a file of it is, and others led around that. `mending`: readers removed the WAL,
-   * the whole database goes in again. `checkpoint`: the WAL was emptied. `full`: it has grown to its limit. `unguarded`: there is no SQLite at hand.
-   */
-  readonly type:
-    | 'following'
-    | 'applied'
-    | 'waiting'
-    | 'back'
-    | 'damaged'
-    | 'mending'
-    | 'checkpoint'
-    | 'full'
-    | 'unguarded';
-  readonly level: 'debug' | 'info' | 'warn';
-  readonly message: string;
-  readonly txid: bigint;
-}
-
-export interface FollowResult {
-  readonly output: string;
-  readonly txid: bigint;
-  /** When that state was captured, milliseconds since the epoch. */
-  readonly timestampMs: number;
-  /** Whether the copy was made by this run. */
-  readonly restored: boolean;
-  /** Commits added to the copy, and their pages. */
-  readonly batches: number;
-  readonly pages: number;
-}
+export type { FollowEvent, FollowOptions, FollowResult } from './following/options.js';
 
 const DEFAULT_PARALLELISM = 8;
 const DEFAULT_LIST_MS = 30_000;
@@ -97,6 +43,8 @@ const RETRY_FIRST_MS = 100;
 const RETRY_LAST_MS = 2000;
 /** A listing made while files appear may show a hole once. */
 const TELL_AFTER = 2;
+/** What the file system says where there is no room for a batch: somebody may make some. */
+const FULL: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT']);
 
 /**
  * Restores a database and keeps it up to date until the signal fires. Throws JetliteError as `restore` does while there is no
@@ -388,8 +336,9 @@ class Follower {
 
   /** How long to wait. Throws what waiting does not help against. */
   #failed(error: unknown): number {
-    if (!hasCode(error, 'REPLICA', 'NOT_FOUND', 'FORMAT')) throw error;
-    const { message } = error as JetliteError;
+    const isFull = FULL.has((error as NodeJS.ErrnoException).code ?? '');
+    if (!isFull && !hasCode(error, 'REPLICA', 'NOT_FOUND', 'FORMAT')) throw error;
+    const { message } = (isFull ? outputError(error, this.#copy.path) : error) as JetliteError;
     this.#mustList = true;
     this.#failures++;
     const isTold = this.#failures >= TELL_AFTER || !hasCode(error, 'NOT_FOUND');
