@@ -58,6 +58,9 @@ export class CopyWal {
   #header: Uint8Array = new Uint8Array(WAL_HEADER_SIZE);
   #checkpointSequence = 0;
 
+  /** The newest committed frame that holds page 1, which is asked for with every batch; 0 if none does. */
+  #pageOneFrame = 0;
+
   /** Size of the database after the last commit that `scan` found, pages; 0 if it found none. */
   pageCount = 0;
 
@@ -105,6 +108,7 @@ export class CopyWal {
   scan(): WalEnd {
     this.#commits.clear();
     this.end = NO_FRAMES;
+    this.#pageOneFrame = 0;
     this.pageCount = 0;
     const header = this.#readHeader();
     if (header === undefined || header.pageSize !== this.pageSize) return this.end;
@@ -114,12 +118,15 @@ export class CopyWal {
     const scanner = new FrameScanner(this.pageSize, salt1, salt2, chain);
     const frames = Math.max(1, Math.floor(BUFFER_SIZE / scanner.frameSize));
     const buffer = new Uint8Array(frames * scanner.frameSize);
+    let pageOneFrame = 0;
     for (let frame = 0; ; ) {
       const got = readFully(this.fd, buffer, buffer.length, this.#offsetOf(frame));
       for (let at = 0; at + scanner.frameSize <= got; at += scanner.frameSize) {
         if (!scanner.next(buffer, at)) return this.end;
         frame++;
+        if (scanner.pgno === 1) pageOneFrame = frame;
         if (scanner.commit === 0) continue;
+        this.#pageOneFrame = pageOneFrame;
         const { s1: checksum1, s2: checksum2 } = chain;
         this.#commits.set(frame, [checksum1, checksum2]);
         this.end = { salt1, salt2, frame, checksum1, checksum2 };
@@ -131,21 +138,29 @@ export class CopyWal {
 
   /** The newest committed version of a page, copied out; undefined if no frame holds one. */
   page(pgno: number): Uint8Array | undefined {
+    const frame = pgno === 1 ? this.#pageOneFrame : this.#newestFrame(pgno);
+    if (frame === 0) return undefined;
+    const page = new Uint8Array(this.pageSize);
+    readFully(this.fd, page, page.length, this.#offsetOf(frame - 1) + FRAME_HEADER_SIZE);
+    return page;
+  }
+
+  #newestFrame(pgno: number): number {
     const head = Buffer.alloc(4);
-    for (let frame = this.end.frame; frame > 0; frame--) {
-      const offset = this.#offsetOf(frame - 1);
-      if (readFully(this.fd, head, 4, offset) < 4 || head.readUInt32BE(0) !== pgno) continue;
-      const page = new Uint8Array(this.pageSize);
-      readFully(this.fd, page, page.length, offset + FRAME_HEADER_SIZE);
-      return page;
+    let { frame } = this.end;
+    while (frame > 0) {
+      if (readFully(this.fd, head, 4, this.#offsetOf(frame - 1)) === 4 && head.readUInt32BE(0) === pgno)
+        break;
+      frame--;
     }
-    return undefined;
+    return frame;
   }
 
   /** Forgets all frames: the next commit begins a new generation at the start of the file. */
   startOver(): void {
     this.end = NO_FRAMES;
     this.#commits.clear();
+    this.#pageOneFrame = 0;
   }
 
   /** A commit to be, behind the last one. At most one at a time; one that is not finished leaves nothing. */
@@ -166,9 +181,10 @@ export class CopyWal {
       chain = new WalChecksum(this.#bigEndian, end.checksum1, end.checksum2);
     }
     const start = { frame: end.frame, offset: head === undefined ? this.size : 0, salt1, salt2, head, chain };
-    return new WalCommit(this.fd, this.pageSize, start, (done) => {
+    return new WalCommit(this.fd, this.pageSize, start, (done, pageOneFrame) => {
       if (head !== undefined) this.#header = head;
       this.end = done;
+      if (pageOneFrame > 0) this.#pageOneFrame = pageOneFrame;
       this.#commits.set(done.frame, [done.checksum1, done.checksum2]);
     });
   }
@@ -216,7 +232,7 @@ export class WalCommit {
   readonly #fd: number;
   readonly #encoder: FrameEncoder;
   readonly #salts: Pick<WalEnd, 'salt1' | 'salt2'>;
-  readonly #done: (end: WalEnd) => void;
+  readonly #done: (end: WalEnd, pageOneFrame: number) => void;
   readonly #buffer: Uint8Array;
   #offset: number;
   #length = 0;
@@ -224,8 +240,15 @@ export class WalCommit {
   /** Where in the buffer the last page added stands; its frame is sealed when it is known whether it is the last. */
   #openAt = -1;
   #openPgno = 0;
+  /** Which of the frames holds page 1; 0: none. */
+  #pageOneFrame = 0;
 
-  constructor(fd: number, pageSize: number, start: CommitStart, done: (end: WalEnd) => void) {
+  constructor(
+    fd: number,
+    pageSize: number,
+    start: CommitStart,
+    done: (end: WalEnd, pageOneFrame: number) => void,
+  ) {
     this.#fd = fd;
     this.#encoder = new FrameEncoder(pageSize, start.salt1, start.salt2, start.chain);
     this.#salts = { salt1: start.salt1, salt2: start.salt2 };
@@ -251,6 +274,7 @@ export class WalCommit {
     if (this.#length + frameSize > this.#buffer.length) this.#write();
     this.#openAt = this.#length;
     this.#openPgno = pgno;
+    if (pgno === 1) this.#pageOneFrame = this.#frame + 1;
     this.#length += frameSize;
     const copy = this.#buffer.subarray(this.#openAt + FRAME_HEADER_SIZE, this.#length);
     copy.set(page);
@@ -267,7 +291,7 @@ export class WalCommit {
     const end = { ...this.#salts, frame: this.#frame, checksum1, checksum2 };
     before(end);
     this.#write();
-    this.#done(end);
+    this.#done(end, this.#pageOneFrame);
   }
 
   #seal(commit: number): void {
