@@ -26,6 +26,8 @@ export interface DatabaseConfig {
   readonly spoolMaxBytes: number | undefined;
   /** How often the replica is asked what it still has, milliseconds; undefined for the default. */
   readonly auditIntervalMs: number | undefined;
+  /** How long uploading may go on when told to stop, milliseconds; undefined for the default. */
+  readonly stopTimeoutMs: number | undefined;
 }
 
 export interface Config {
@@ -106,6 +108,7 @@ export function parseConfig(text: string, file: string, env: Environment | undef
   const exec = map.text('exec');
   const spoolMaxBytes = map.size('spool-max-bytes');
   const auditIntervalMs = map.duration('audit-interval');
+  const stopTimeoutMs = map.duration('shutdown-sync-timeout');
   const addr = readAddr(map);
   const databases = (map.maps('dbs') ?? []).flatMap((section) => readDatabase(section, levels));
   for (const [key, why] of Object.entries(IGNORED)) map.ignore(key, why);
@@ -113,7 +116,12 @@ export function parseConfig(text: string, file: string, env: Environment | undef
   refuseTwins(databases);
   return {
     file,
-    databases: databases.map(({ database }) => ({ ...database, spoolMaxBytes, auditIntervalMs })),
+    databases: databases.map(({ database }) => ({
+      ...database,
+      spoolMaxBytes,
+      auditIntervalMs,
+      stopTimeoutMs,
+    })),
     levels,
     logging,
     exec,
@@ -133,8 +141,7 @@ const IGNORED = {
   validation: 'run `jetlite verify` instead',
   'verify-compaction': 'merged files are always verified',
   'l0-retention-check-interval': 'Jetlite chooses when to look',
-  'shutdown-sync-timeout': 'the last changes are always uploaded at the end',
-  'shutdown-sync-interval': 'the last changes are always uploaded at the end',
+  'shutdown-sync-interval': 'what could not be uploaded is tried again at once',
   'access-key-id': 'it is for S3',
   'secret-access-key': 'it is for S3',
 } as const;
@@ -177,7 +184,7 @@ function readAddr(map: ConfigMap): ListenAddress | undefined {
 
 interface ReadDatabase {
   readonly section: ConfigMap;
-  readonly database: Omit<DatabaseConfig, 'spoolMaxBytes' | 'auditIntervalMs'>;
+  readonly database: Omit<DatabaseConfig, 'spoolMaxBytes' | 'auditIntervalMs' | 'stopTimeoutMs'>;
 }
 
 /** One entry of `dbs`. A folder of databases is checked, but gives none yet. */

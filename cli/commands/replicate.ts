@@ -129,6 +129,7 @@ async function readTasks(
     levels: {},
     spoolMaxBytes: undefined,
     auditIntervalMs: undefined,
+    stopTimeoutMs: undefined,
   };
   return { databases: [task], exec: args.exec, addr };
 }
@@ -213,7 +214,7 @@ async function replicateOne(
   signal: AbortSignal,
   onStarted: (task: Task) => void,
 ): Promise<void> {
-  const { spoolMaxBytes, auditIntervalMs } = task;
+  const { spoolMaxBytes, auditIntervalMs, stopTimeoutMs } = task;
   const { syncIntervalMs } = task.replica;
   const { replicate } = await import('../../lib/jobs/replicate.js');
   const log = logged(task, context);
@@ -236,6 +237,7 @@ async function replicateOne(
       ...(syncIntervalMs !== undefined && { syncIntervalMs }),
       ...(spoolMaxBytes !== undefined && { spoolMaxBytes }),
       ...(auditIntervalMs !== undefined && { auditIntervalMs }),
+      ...(stopTimeoutMs !== undefined && { stopTimeoutMs }),
       onEvent,
     });
   try {

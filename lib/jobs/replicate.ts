@@ -133,6 +133,7 @@ class Session {
     this.#options = options;
     this.#attempts = new Attempts({
       signal: options.signal,
+      stopTimeoutMs: options.stopTimeoutMs,
       once: options.once,
       onRetry: ({ message }) =>
         this.#emit({ type: 'retry', level: 'warn', message: `${message}; trying again` }),

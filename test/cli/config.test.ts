@@ -285,6 +285,7 @@ test("Litestream's keys that cannot apply are one warning each, what is not buil
     '- dir: /tenants',
     '  pattern: "*.db"',
     '  replica: {url: "nats://h/B"}',
+    'shutdown-sync-timeout: 30s',
   ].join('\n');
   const config = parseConfig(yaml, FILE, {});
   assert.deepEqual(
@@ -305,6 +306,7 @@ test("Litestream's keys that cannot apply are one warning each, what is not buil
   assert.equal(config.databases.length, 1);
   assert.equal(config.databases[0].restoreIfDbNotExists, true);
   assert.equal(config.databases[0].spoolMaxBytes, 1e9);
+  assert.equal(config.databases[0].stopTimeoutMs, 30_000);
 });
 
 test('levels, snapshots and retention hold for all databases; a database may have snapshots of its own', () => {

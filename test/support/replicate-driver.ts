@@ -15,8 +15,10 @@ function print(line: unknown): void {
   process.stdout.write(`${text}\n`);
 }
 
-// What goes on beside by the clock would come into tests of other things by chance.
-const options = { levels: false, ...(JSON.parse(process.argv[2] ?? '{}') as ReplicationOptions) } as const;
+// What goes on beside by the clock would come into tests of other things by chance, and so would a machine that is too busy
+// to upload what it should in the usual time.
+const asked = JSON.parse(process.argv[2] ?? '{}') as ReplicationOptions;
+const options = { levels: false, stopTimeoutMs: 120_000, ...asked } as const;
 const stopping = new AbortController();
 for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stopping.abort());
 process.stdin.on('end', () => stopping.abort()).resume();

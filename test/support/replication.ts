@@ -19,6 +19,8 @@ export interface ReplicationOptions {
   /** Off unless given. */
   readonly levels?: UpkeepSettings;
   readonly spoolMaxBytes?: number;
+  /** Two minutes unless given. */
+  readonly stopTimeoutMs?: number;
   readonly nats?: NatsOptions;
 }
 

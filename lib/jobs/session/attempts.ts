@@ -7,8 +7,8 @@ import { performance } from 'node:perf_hooks';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type ErrorCode, GivenUpError, JetliteError } from '../../errors.js';
 
-/** How long what is under way may still take after the signal to stop. */
-const STOP_GRACE_MS = 8000;
+/** Less than service managers and container engines wait before they kill. */
+const STOP_TIMEOUT_MS = 8000;
 const RETRY_FIRST_MS = 250;
 const RETRY_LAST_MS = 5000;
 /** Trouble that goes on is told again this seldom, another trouble than before somewhat sooner. */
@@ -18,6 +18,8 @@ const TELL_OTHER_MS = 10_000;
 export interface AttemptsOptions {
   /** Firing it is the signal to stop. */
   readonly signal?: AbortSignal | undefined;
+  /** How long what is under way may still take after the signal to stop, ms; default 8,000. */
+  readonly stopTimeoutMs?: number | undefined;
   /** Every try is the last one. */
   readonly once?: boolean | undefined;
   /** A try failed, and there will be another. Told at first, then seldom. */
@@ -32,7 +34,7 @@ export class Attempts {
   #graceTimer: NodeJS.Timeout | undefined;
   #trouble: { readonly sinceMs: number; toldMs: number; told: string } | undefined;
   readonly #giveGrace = (): void => {
-    this.#graceTimer = setTimeout(() => this.#grace.abort(), STOP_GRACE_MS);
+    this.#graceTimer = setTimeout(() => this.#grace.abort(), this.#options.stopTimeoutMs ?? STOP_TIMEOUT_MS);
   };
 
   constructor(options: AttemptsOptions) {

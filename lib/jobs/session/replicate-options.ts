@@ -28,6 +28,8 @@ export interface ReplicateOptions {
   readonly fileEvents?: boolean;
   /** How often to ask the replica whether it still has what it acknowledged, ms. Default 600,000. */
   readonly auditIntervalMs?: number;
+  /** How long uploading may go on after the signal to stop, ms; default 8,000. What is left then waits on disk. */
+  readonly stopTimeoutMs?: number;
   /** How often to look when no file event comes, ms. */
   readonly pollIntervalMs?: number;
   /** Firing it ends the job after what was committed by then is durable. A second reason to stop is the caller's. */
