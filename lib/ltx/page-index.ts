@@ -133,7 +133,10 @@ export async function readPageIndex(
 
   const end = size - LTX_TRAILER_SIZE - LENGTH_SIZE;
   const length = Number(new DataView(tail.buffer, tail.byteOffset).getBigUint64(end - tailOffset));
-  const limit = end - LTX_HEADER_SIZE - LTX_PAGE_HEADER_SIZE;
+  const limit = Math.min(
+    end - LTX_HEADER_SIZE - LTX_PAGE_HEADER_SIZE,
+    header.commit * MAX_ENTRY_SIZE + 1, // No page stands there twice.
+  );
   if (length < 1 || length > limit) {
     throw new FormatError(`${name}, page index`, `expected a length of 1 to ${limit}, found ${length}`);
   }

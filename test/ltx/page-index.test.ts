@@ -82,6 +82,14 @@ test('an index that lies is refused', async (t) => {
       (file) => file.writeBigUInt64BE(1n << 60n, lengthAt),
       /expected a length of 1 to/,
     ],
+    [
+      'length of more pages than the database has',
+      (file) => {
+        file.writeUInt32BE(1, 12);
+        file.writeBigUInt64BE(20n, lengthAt);
+      },
+      /expected a length of 1 to 19, found 20/,
+    ],
     ['length one short', (file) => file.writeBigUInt64BE(BigInt(lengthAt - indexAt - 1), lengthAt), /index/],
     ['no end mark', (file) => file.fill(1, lengthAt - 1, lengthAt), /end mark/],
     ['a page that may not stand there', (file) => file.fill(3, indexAt, indexAt + 1), /page/],

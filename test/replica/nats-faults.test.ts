@@ -252,6 +252,15 @@ test('damage is found: a chunk missing, a chunk twice, a digest that differs, a 
     code: 'FORMAT',
     message: /chunk 2 has not the size/,
   });
+  const small = await lie(await write(7n), (meta) => {
+    meta.size = 10;
+  });
+  let gathered = 0;
+  const gather = async (): Promise<void> => {
+    for await (const bytes of replica.read(small)) gathered += bytes.length;
+  };
+  await assert.rejects(gather(), { code: 'FORMAT', message: /expected 10 bytes, found more/ });
+  assert.equal(gathered, 0);
   const many = await lie(await write(5n), (meta) => {
     meta.chunks = 2 ** 52;
   });

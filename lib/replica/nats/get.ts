@@ -84,6 +84,8 @@ async function* readWhole(
   for await (const bytes of wholeChunks(bucket, object, onDemand)) {
     hash.update(bytes);
     size += bytes.length;
+    // Whoever gathers the bytes has counted on the size.
+    if (size > object.size) throw damaged(bucket, object, `expected ${object.size} bytes, found more`);
     yield bytes;
   }
   if (size !== object.size) throw damaged(bucket, object, `expected ${object.size} bytes, found ${size}`);
