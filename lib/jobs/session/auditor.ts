@@ -46,7 +46,7 @@ class Auditor implements Companion {
   readonly #remembered = new Map<string, LtxFileInfo>();
   /** When all of them were there, or later for some. */
   #seenMs = Date.now();
-  /** Told already: the same loss is told once. */
+  /** Told already, and not healed: the same loss is told once. */
   #told = new Set<string>();
   readonly #stopping = new AbortController();
   readonly #forget: (() => void)[] = [];
@@ -137,6 +137,7 @@ class Auditor implements Companion {
     if (news.length > 0 || broken !== undefined || isAnew) {
       this.#tellHealed(found, broken !== undefined || isAnew);
     }
+    this.#forgetHealed(found.lost);
     this.#remembered.clear();
     this.#seenMs = lookedMs;
     for (const file of found.sound) this.#remember(file);
@@ -249,6 +250,12 @@ class Auditor implements Companion {
     const words = [news.length > 0 ? describeLost(news) : '', broken ?? ''].filter((text) => text !== '');
     const files = news.map(({ file }) => ltxPath(file));
     emit({ type: 'lost', level: 'error', message: `${replica.url} has lost ${words.join('; ')}`, files });
+  }
+
+  /** What is whole again may be lost again. */
+  #forgetHealed(lost: readonly FileFlaw[]): void {
+    const still = new Set(lost.map(({ file }) => ltxPath(file)));
+    for (const path of this.#told) if (!still.has(path)) this.#told.delete(path);
   }
 
   #tellHealed({ newest }: Judgement, wasBroken: boolean): void {

@@ -274,6 +274,33 @@ for (const hasSpool of [true, false]) {
   );
 }
 
+test(
+  'a file that is lost once more after it was put again is told of and put again once more',
+  LIMIT,
+  async (t) => {
+    const stage = await LossStage.open(t, { levels: { levelIntervalsMs: [300] } });
+    if (stage === undefined) return;
+    const { server, replication } = stage;
+    const bucket = await openBucketReplica(t, server, 'backups', { nats: { reconnectWaitMs: 20 } });
+    // The newest state does not need it any more.
+    while (((await bucket.list(1)).at(-1)?.maxTxid ?? 0n) < 5n) await replication.next('merged');
+    const fifth = async (): Promise<LtxFileInfo> =>
+      (await bucket.list(0)).find(({ maxTxid }) => maxTxid === 5n)!;
+    for (let round = 0; round < 2; round++) {
+      const filter = `$O.backups.C.${(await fifth()).version?.split(':')[1]}`;
+      const connection = await connect({ servers: server.url });
+      await (await connection.jetstreamManager()).streams.purge('OBJ_backups', { filter });
+      await connection.close();
+      await assert.rejects(contentOf(bucket, await fifth()), { code: 'FORMAT' });
+      const [lost, healed] = [replication.next('lost'), replication.next('healed')];
+      await stage.afterKill(async () => {});
+      await Promise.all([lost, healed]);
+      await contentOf(bucket, await fifth());
+    }
+    await stage.assertWhole();
+  },
+);
+
 /** The newest TXID that stands in the bucket. */
 async function lastPut({ t, server }: LossStage): Promise<bigint | undefined> {
   return (await (await openBucketReplica(t, server)).list(0)).at(-1)?.maxTxid;
