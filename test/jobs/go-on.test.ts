@@ -10,6 +10,8 @@ import { openReplica } from '../../lib/replica/open.js';
 import { assertRefused, jetlite } from '../cli/run.js';
 import { CaptureStage } from '../support/capture-stage.js';
 import { firstDifference } from '../support/oracle/check.js';
+import { scratchFolder } from '../support/scratch.js';
+import { sqliteShell } from '../support/sqlite.js';
 
 test('page sums of a replica that was thrown away are not taken for those of the one that took its place', async (t) => {
   const stage = await CaptureStage.open(t);
@@ -60,4 +62,31 @@ test('a backup beside a running replication of the same state is refused and tou
   await replication.stop();
   await stage.prove({ limit: 4 });
   assert.equal((await jetlite(['backup', stage.database, stage.replica])).exitCode, 0);
+});
+
+test('a database of another page size than its replica is refused, with and without what an earlier run left', async (t) => {
+  const shell = sqliteShell(t);
+  if (shell === undefined) return;
+  const folder = await scratchFolder(t);
+  const database = join(folder, 'app.db');
+  const url = join(folder, 'replica');
+  await shell.run(database, 'PRAGMA page_size = 4096; CREATE TABLE t(x); INSERT INTO t VALUES (1);');
+  assert.equal((await jetlite(['backup', database, url])).exitCode, 0);
+  await shell.run(database, 'PRAGMA page_size = 8192; VACUUM; INSERT INTO t VALUES (2);');
+  const replica = await openReplica(url);
+  t.after(() => replica.close());
+  const before = await replica.list();
+  for (const state of ['left', 'gone']) {
+    if (state === 'gone') await rm(join(folder, '.app.db-jetlite'), { recursive: true });
+    for (const args of [['backup'], ['replicate', '--once']]) {
+      const run = await jetlite([...args, database, url]);
+      assertRefused(
+        run,
+        1,
+        /has pages of 8192 bytes, the chain in .* pages of 4096\n.*use a new replica path/,
+      );
+    }
+  }
+  assert.deepEqual(await replica.list(), before);
+  assert.equal((await jetlite(['backup', database, join(folder, 'other')])).exitCode, 0);
 });
