@@ -5,12 +5,14 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { reachableStates } from '../../lib/jobs/plan.js';
+import type { UpkeepSettings } from '../../lib/jobs/tidy/tidy.js';
 import { verify } from '../../lib/jobs/verify.js';
 import { mergeLtx } from '../../lib/ltx/merge.js';
 import { ltxPath } from '../../lib/replica/names.js';
 import type { LtxFileInfo } from '../../lib/replica/replica.js';
 import { BothPrograms, type HomeName, until } from '../support/both-programs.js';
 import { LONG } from '../support/capture-stage.js';
+import { assertLevelRules } from '../support/level-rules.js';
 import { OracleChecker } from '../support/oracle/check.js';
 
 const SETTINGS = {
@@ -20,12 +22,19 @@ const SETTINGS = {
   l0Retention: '2s',
   l0RetentionCheckInterval: '500ms',
 } as const;
+const OUR_SETTINGS: UpkeepSettings = {
+  levelIntervalsMs: [1000, 2000],
+  snapshotIntervalMs: 3000,
+  snapshotRetentionMs: 4000,
+  level0RetentionMs: 2000,
+};
 const HOMES: readonly HomeName[] = ['a folder', 'NATS'];
 const STATES = LONG ? 200 : 8;
 
 /** Both programs list the same files, and restore the same of what can be had, by TXID and by moment. */
 async function proveSame(both: BothPrograms): Promise<readonly LtxFileInfo[]> {
   const files = await both.filesOfBoth();
+  assertLevelRules(files);
   const checker = new OracleChecker();
   try {
     const ledger = both.stage.ledger();
@@ -50,7 +59,7 @@ async function proveSame(both: BothPrograms): Promise<readonly LtxFileInfo[]> {
 }
 
 for (const home of HOMES) {
-  test(`after Litestream’s merges, snapshots and retention in ${home} both programs list and restore the same, and Jetlite goes on`, async (t) => {
+  test(`after Litestream’s merges, snapshots and retention in ${home} both programs list and restore the same, and Jetlite goes on with them all`, async (t) => {
     const both = await BothPrograms.open(t, home, { paused: false, rate: 20 });
     if (both === undefined) return;
     const litestream = await both.startLitestream(SETTINGS);
@@ -73,7 +82,20 @@ for (const home of HOMES) {
     const levels = new Set(theirs.map(({ level }) => level));
     assert.deepEqual([...levels], [0, 1, 2, 9]);
 
-    await both.commitThroughBackup(2);
+    const jetlite = await both.stage.replicate({ replica: both.url, levels: OUR_SETTINGS });
+    await jetlite.ready();
+    await both.writer.resume();
+    for (const level of [1, 2]) {
+      await jetlite.waitFor((event) => event.type === 'merged' && event.file.level === level);
+    }
+    for (const type of ['snapshot', 'removed']) await jetlite.waitFor((event) => event.type === type);
+    await both.writer.pause();
+    await jetlite.stop();
+    assert.deepEqual(
+      jetlite.events.filter(({ level }) => level === 'warn'),
+      [],
+    );
+    await both.reopen();
     await proveSame(both);
     const back = await both.startLitestream(SETTINGS);
     await both.commitThroughLitestream(2);
