@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { CopyWal } from '../../lib/copy/copy-wal.js';
@@ -37,4 +38,14 @@ test('the newest committed version of a page is found, of those that were cut of
   assert.deepEqual(found(again), [undefined, undefined, undefined]);
   wal.close();
   again.close();
+});
+
+test('a WAL gets its header together with its first commit', async (t) => {
+  const path = join(await scratchFolder(t), 'copy.db-wal');
+  const wal = new CopyWal(path, PAGE_SIZE, 0o600);
+  const batch = wal.begin();
+  batch.add(1, new Uint8Array(PAGE_SIZE));
+  batch.finish(1, () => assert.equal(statSync(path).size, 0));
+  assert.equal(statSync(path).size, wal.size);
+  wal.close();
 });

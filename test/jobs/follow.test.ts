@@ -12,10 +12,11 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { performance } from 'node:perf_hooks';
 import { type TestContext, test } from 'node:test';
 import { hasSqlite } from '../../lib/copy/guard.js';
 import { backup } from '../../lib/jobs/backup.js';
-import type { FollowEvent, FollowOptions } from '../../lib/jobs/follow.js';
+import { type FollowEvent, type FollowOptions, follow } from '../../lib/jobs/follow.js';
 import { DEFAULT_LEVELS, tidy } from '../../lib/jobs/tidy/tidy.js';
 import { openFileReplica } from '../../lib/replica/file.js';
 import { assertRefused, jetlite } from '../cli/run.js';
@@ -56,6 +57,44 @@ test('a follower that was stopped goes on with its copy and does not restore it 
   assert.equal((await again.stop()).restored, false);
   await readers.open('one');
   assert.equal(await readers.count('one'), 3);
+});
+
+test('changes that come fast are gathered, since each batch costs the readers a rebuilt index', async (t) => {
+  const stage = await CopyStage.open(t);
+  if (stage === undefined) return;
+  const replica = await openFileReplica(join(stage.source.folder, 'replica'));
+  const appliedMs: number[] = [];
+  const stopping = new AbortController();
+  let reached = () => {};
+  const last = new Promise<void>((resolve) => {
+    reached = resolve;
+  });
+  const ended = follow({
+    replica: stage.replica,
+    output: stage.path,
+    signal: stopping.signal,
+    onEvent: ({ type, txid }) => {
+      if (type === 'applied') appliedMs.push(performance.now());
+      if (txid === 41n) reached();
+    },
+  });
+  t.after(async () => {
+    stopping.abort();
+    await ended.catch(() => {});
+  });
+  for (let rows = 0; rows < 40; rows++) {
+    await stage.source.run('INSERT INTO t VALUES (NULL, NULL)');
+    await backup({ database: stage.source.path, replica });
+  }
+  await last;
+  stopping.abort();
+  await ended;
+  const pauses = appliedMs.slice(1).map((ms, i) => ms - appliedMs[i]);
+  // Nothing here is faster for being measured on a slow machine. A timer may fire a millisecond early.
+  assert.ok(
+    pauses.every((ms) => ms > 18),
+    pauses.join(),
+  );
 });
 
 test('while there is a hole in the chain the copy stays, says so once, and goes on when it is closed', async (t) => {
