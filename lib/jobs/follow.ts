@@ -228,7 +228,8 @@ class Follower {
     copy.check();
     if (copy.mustMend && !this.#isMending) {
       this.#isMending = true;
-      const message = `the WAL of ${copy.path} was removed or cut by a reader: the whole database goes in again`;
+      const why = 'is not as it was left: a reader has removed or cut it, or another program has written';
+      const message = `the WAL of ${copy.path} ${why}; the whole database goes in again`;
       this.#emit('mending', 'warn', message);
     }
     const damage = new Damage(replica);

@@ -13,6 +13,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { type TestContext, test } from 'node:test';
+import type { Guard } from '../../lib/copy/guard.js';
 import type { LiveCopy } from '../../lib/copy/live-copy.js';
 import { CopyReaders, CopyStage } from '../support/copy-stage.js';
 
@@ -186,6 +187,29 @@ test('an end that a slow reader publishes late is not left standing', async (t) 
   assert.equal(await readers.count('steady'), 3);
   copy.check();
   assert.ok(copy.isSettled);
+});
+
+test('a checkpoint is asked for only when the index ends where the copy does', async (t) => {
+  const made = await copyWithReaders(t);
+  if (!made) return;
+  const { stage, copy, readers } = made;
+  await readers.open('steady');
+  await grow(stage, copy);
+  await readers.count('steady');
+  const older = indexHeader(stage.path);
+  await grow(stage, copy);
+  let asked = 0;
+  // A slow reader that publishes the older end each time, which no guard could be made to meet.
+  const guard = (turn: () => unknown): Guard =>
+    ({ turn: async () => void (await turn()), checkpoint: async () => ++asked === 0 }) as unknown as Guard;
+  const slow = guard(() => writeIndexHeader(stage.path, older));
+  assert.equal(await copy.checkpoint(slow, 0), false);
+  assert.equal(asked, 0);
+  await copy.checkpoint(
+    guard(() => readers.count('steady')),
+    0,
+  );
+  assert.equal(asked, 1);
 });
 
 test('another writer of the copy is noticed, at work and after a restart', async (t) => {

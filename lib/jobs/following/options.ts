@@ -30,8 +30,8 @@ export interface FollowOptions extends WalBounds {
 export interface FollowEvent {
   /**
    * `following`: the copy can be read. `applied`: it stands at a newer state. `waiting`: the replica cannot be followed just
-   * now, or the disk is full. `back`: it can again. `damaged`: a file of it is, and others led around that. `mending`: readers removed the WAL,
-   * the whole database goes in again. `checkpoint`: the WAL was emptied. `full`: it has grown to its limit. `unguarded`: there is no SQLite at hand.
+   * now, or the disk is full. `back`: it can again. `damaged`: a file of it is, and others led around that. `mending`: the WAL is not
+   * as it was left, the whole database goes in again. `checkpoint`: the WAL was emptied. `full`: it has grown to its limit. `unguarded`: there is no SQLite at hand.
    */
   readonly type:
     | 'following'
