@@ -41,6 +41,8 @@ export class BoundedWal {
   #turnedAt = Number.NEGATIVE_INFINITY;
   #checkpointAt = Number.NEGATIVE_INFINITY;
   #isFull = false;
+  /** What was said of a guard that failed; undefined since one has answered. */
+  #failure: string | undefined;
   /** The files that the guard has open. */
   #pair: number;
 
@@ -137,10 +139,14 @@ export class BoundedWal {
   /** Without its guard the copy can be followed all the same. */
   async #ask<T>(answer: Promise<T>): Promise<T | undefined> {
     try {
-      return await answer;
+      const given = await answer;
+      this.#failure = undefined;
+      return given;
     } catch (error) {
       if (!(error instanceof GuardFailed) || this.#signal.aborted) throw error;
-      this.#tell({ type: 'unguarded', level: 'warn', message: error.message });
+      const { message } = error;
+      if (message !== this.#failure) this.#tell({ type: 'unguarded', level: 'warn', message });
+      this.#failure = message;
       return undefined;
     }
   }

@@ -2,20 +2,22 @@
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { readdirSync, readFileSync, rmSync, type Stats, statSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, type Stats, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { type Started, startJetlite } from '../../cli/run.js';
 import { CopyReaders, CopyStage } from '../../support/copy-stage.js';
 import { peer } from '../../support/peers.js';
+import { scratchFolder } from '../../support/scratch.js';
 
-async function guarded(t: TestContext) {
+async function guarded(t: TestContext, env?: Record<string, string>) {
   const node = peer(t, 'node22');
   const stage = node && (await CopyStage.open(t));
   if (!node || !stage) return undefined;
   const args = ['restore', stage.replica.url, '-o', stage.path, '-f', '--log-level', 'debug'];
-  const follower = startJetlite(args, { node });
+  const follower = startJetlite(args, { node, ...(env === undefined ? {} : { env }) });
   t.after(() => follower.child.kill('SIGKILL'));
   await follower.shows(/ follows /);
   return { stage, follower, readers: new CopyReaders(t, stage.path) };
@@ -103,6 +105,22 @@ test('a follower whose guard was killed goes on, and gets another', async (t) =>
   await readers.open('one');
   assert.equal(await readers.count('one'), 5);
   assert.doesNotMatch(follower.said.stderr, /removed or cut/);
+});
+
+test('a guard that cannot be had is told of once, and the copy goes on without', async (t) => {
+  const module = join(await scratchFolder(t), 'no-guard.cjs');
+  writeFileSync(module, "if (/guard-child/.test(process.argv[1])) process.kill(process.pid, 'SIGKILL');");
+  const made = await guarded(t, { NODE_OPTIONS: `--require ${module}` });
+  if (!made) return;
+  const { stage, follower, readers } = made;
+  for (let rows = 2; rows < 5; rows++) {
+    await stage.row('zeroblob(5000000)');
+    await follower.shows(new RegExp(`stands at TXID ${String(rows).padStart(16, '0')}`));
+    await follower.shows(/the SQLite process that guards .* failed/);
+  }
+  await readers.open('one');
+  assert.equal(await readers.count('one'), 4);
+  assert.equal(follower.said.stderr.match(/that guards .* failed/g)?.length, 1);
 });
 
 for (const [lost, sees] of [
