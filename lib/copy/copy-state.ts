@@ -5,6 +5,7 @@
  * 1. Two slots are written in turn (two-slots.ts): a write that is cut off leaves the other.
  * 2. A slot is written *before* the commit that it describes is finished. So after a kill the WAL ends where the newer slot
  *    says, or where the older one says; nothing but these two was ours. `confirm` says that the newer one came true.
+ *    The same goes for a checkpoint, which is written down before it is asked for.
  * 3. Nothing is synced: after a power cut both the slots and the WAL may be older than they were. The WAL's own checksums
  *    tell where it ends; if no slot says so, the whole database goes in again.
  */
@@ -28,6 +29,8 @@ export interface CopyPosition {
   readonly end: WalEnd;
   /** Size and time of the database file where the WAL holds nothing: it may not have changed since then. */
   readonly file?: string;
+  /** Where a checkpoint is to empty the WAL: which file that is. An empty one that is another says nothing. */
+  readonly emptied?: string;
 }
 
 export interface RecordedCopy {

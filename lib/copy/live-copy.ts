@@ -17,11 +17,13 @@
  * 5. Page 1 always says that the database is in WAL mode, whatever its source does.
  */
 
+import { randomUUID } from 'node:crypto';
 import fs from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { readFully, statPath } from '../capture/files.js';
 import { openHandle, releaseHandle } from '../capture/handles.js';
 import { readersElsewhere } from '../capture/locks.js';
+import { bootId } from '../capture/resume-state.js';
 import { ConflictError, JetliteError } from '../errors.js';
 import { DATABASE_HEADER_SIZE, decodeDatabaseHeader } from '../sqlite/database.js';
 import { CopyIndex } from './copy-index.js';
@@ -214,14 +216,13 @@ export class LiveCopy {
   async checkpoint(guard: Guard, patienceMs: number): Promise<boolean> {
     const { pair } = this;
     if (!(await this.#settle(guard)) || this.pair !== pair || (await this.#isReadElsewhere())) return false;
+    const { txid, timestampMs } = this.#position;
+    this.#state.write({ txid, timestampMs, end: NO_FRAMES, emptied: identityOf(this.#wal.fd) });
     if (!(await guard.checkpoint(patienceMs))) return false;
     if (fs.statSync(this.#wal.path).size !== 0) return false;
     this.#wal.reopen(modesOf(this.path).walMode);
     this.#wal.startOver();
-    const { txid, timestampMs } = this.#position;
-    const file = stampOf(fs.statSync(this.path, { bigint: true }));
-    this.#put({ txid, timestampMs, end: NO_FRAMES, file });
-    this.#state.confirm();
+    this.#putEmptied();
     return true;
   }
 
@@ -275,9 +276,12 @@ export class LiveCopy {
     this.check();
   }
 
-  #put(position: CopyPosition): void {
-    this.#state.write(position);
-    this.#position = position;
+  #putEmptied(): void {
+    const { txid, timestampMs } = this.#position;
+    const file = stampOf(fs.statSync(this.path, { bigint: true }));
+    this.#position = { txid, timestampMs, end: NO_FRAMES, file };
+    this.#state.write(this.#position);
+    this.#state.confirm();
   }
 
   /** Where the copy stands after this process, or the one before, was cut off. */
@@ -286,12 +290,16 @@ export class LiveCopy {
     this.#pageCount = this.#wal.pageCount || fs.statSync(this.path).size / this.pageSize;
     // That there is nothing in the WAL says something only where nothing should be: else a reader has removed it.
     const which = positions.findIndex(
-      (position, i) => isSameEnd(position.end, end) && (i === 0 || end.frame > 0),
+      (position, i) =>
+        isSameEnd(position.end, end) &&
+        (i === 0 || end.frame > 0) &&
+        (position.emptied === undefined || position.emptied === identityOf(this.#wal.fd)),
     );
     if (which !== -1) {
       this.#position = positions[which];
       this.#state.choose(which);
-      this.#expectUntouched();
+      if (this.#position.emptied === undefined) this.#expectUntouched();
+      else this.#putEmptied();
     } else {
       this.#expectOurs(positions);
       this.#mustMend = true;
@@ -368,6 +376,12 @@ export class LiveCopy {
 
 function stampOf({ size, mtimeNs }: fs.BigIntStats): string {
   return `${size} bytes, ${mtimeNs} ns`;
+}
+
+/** Names a file for as long as the machine runs: after a crash an empty one may only have lost what was in it. */
+function identityOf(fd: number): string {
+  const { ino, birthtimeNs } = fs.fstatSync(fd, { bigint: true });
+  return `${ino}, made ${birthtimeNs} ns, boot ${bootId() ?? randomUUID()}`;
 }
 
 /** Whoever may read the database may read the WAL, and read and write the index. */

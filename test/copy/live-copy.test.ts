@@ -212,6 +212,35 @@ test('a checkpoint is asked for only when the index ends where the copy does', a
   assert.equal(asked, 1);
 });
 
+for (const then of ['nothing more', 'a reader removes the WAL']) {
+  test(`a follower killed in a checkpoint that empties the WAL, ${then}: what was in it goes in again only if it must`, async (t) => {
+    const made = await copyWithReaders(t);
+    if (!made) return;
+    const { stage, copy, readers } = made;
+    await grow(stage, copy);
+    await readers.open('guard', 'rw');
+    const killed = new Error('killed');
+    const guard = {
+      turn: () => readers.count('guard'),
+      checkpoint: async () => {
+        await readers.run('guard', 'PRAGMA wal_checkpoint(TRUNCATE)');
+        throw killed;
+      },
+    } as unknown as Guard;
+    await assert.rejects(copy.checkpoint(guard, 0), killed);
+    copy.close();
+    const isRemoved = then !== 'nothing more';
+    if (isRemoved) await readers.close('guard');
+    const again = stage.openCopy()!;
+    assert.deepEqual([again.txid, again.mustMend], [2n, isRemoved]);
+    await grow(stage, again);
+    again.close();
+    assert.deepEqual([stage.openCopy()?.txid, stage.openCopy()?.mustMend], [3n, false]);
+    await readers.open('next');
+    assert.equal(await readers.count('next'), 3);
+  });
+}
+
 test('another writer of the copy is noticed, at work and after a restart', async (t) => {
   const made = await copyWithReaders(t);
   if (!made) return;
