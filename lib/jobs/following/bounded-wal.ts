@@ -41,8 +41,8 @@ export class BoundedWal {
   #turnedAt = Number.NEGATIVE_INFINITY;
   #checkpointAt = Number.NEGATIVE_INFINITY;
   #isFull = false;
-  /** What was said of a guard that failed; undefined since one has answered. */
-  #failure: string | undefined;
+  /** Whether a guard has, which was told, and none has answered since. */
+  #hasFailed = false;
   /** The files that the guard has open. */
   #pair: number;
 
@@ -140,13 +140,13 @@ export class BoundedWal {
   async #ask<T>(answer: Promise<T>): Promise<T | undefined> {
     try {
       const given = await answer;
-      this.#failure = undefined;
+      this.#hasFailed = false;
       return given;
     } catch (error) {
       if (!(error instanceof GuardFailed) || this.#signal.aborted) throw error;
       const { message } = error;
-      if (message !== this.#failure) this.#tell({ type: 'unguarded', level: 'warn', message });
-      this.#failure = message;
+      if (!this.#hasFailed) this.#tell({ type: 'unguarded', level: 'warn', message });
+      this.#hasFailed = true;
       return undefined;
     }
   }
