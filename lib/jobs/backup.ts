@@ -92,19 +92,22 @@ async function backUp(options: BackupOptions): Promise<BackupResult> {
     let bytesWritten = 0;
     let timestampMs = before.timestampMs;
     if (txid === 0n) {
-      timestampMs = Date.now();
       let checksum = 0n;
       const onChecksum = async (fileChecksum: bigint): Promise<void> => {
         checksum = fileChecksum;
       };
-      const streamed = await putStreamed(replica, capture, { timestampMs, onChecksum, signal });
+      const streamed = await putStreamed(replica, capture, { onChecksum, signal });
       if (streamed !== undefined) {
         txid = 1n;
+        timestampMs = streamed.file.timestampMs;
         pagesWritten = streamed.pageCount;
         bytesWritten = streamed.file.size;
-        origin = { txid, fileChecksum: checksum };
-        await writeSnapshotSums(replica, streamed.file, capture.sums, origin, capture.pageSize);
-        if (!capture.hasPending) await state.writePoint({ ...origin, point: capture.point() });
+        if (streamed.isLate) capture.takeWhole('an earlier try to put TXID 1 arrived late');
+        else {
+          origin = { txid, fileChecksum: checksum };
+          await writeSnapshotSums(replica, streamed.file, capture.sums, origin, capture.pageSize);
+          if (!capture.hasPending) await state.writePoint({ ...origin, point: capture.point() });
+        }
       }
     }
     for (let polled = 'more'; polled !== 'current'; ) {

@@ -40,7 +40,7 @@ export async function writeSynced(
   path: string,
   content: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
   signal?: AbortSignal,
-  timestampMs?: number,
+  timestampMs?: number | (() => number),
 ): Promise<void> {
   const handle = await open(path, 'wx', 0o600);
   try {
@@ -53,7 +53,8 @@ export async function writeSynced(
     }
     if (timestampMs !== undefined) {
       // Half a microsecond more: seconds as a float may fall just below the millisecond and be cut down to the last.
-      const seconds = (timestampMs * 1000 + 0.5) / 1e6;
+      const ms = typeof timestampMs === 'number' ? timestampMs : timestampMs();
+      const seconds = (ms * 1000 + 0.5) / 1e6;
       await handle.utimes(seconds, seconds);
     }
     await handle.sync();

@@ -73,7 +73,8 @@ export interface LtxFileTarget {
   readonly level: number;
   readonly minTxid: bigint;
   readonly maxTxid: bigint;
-  readonly timestampMs: number;
+  /** A function is asked when all of the content has been read: what is read meanwhile may go on changing. */
+  readonly timestampMs: number | (() => number);
   /**
    * Level 1 and above: the `version` of the file this one replaces, as listed; if another stands there by now, `write`
    * throws a ConflictError. Left out, it replaces whatever stands under the name when the write begins.

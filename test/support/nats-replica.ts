@@ -24,7 +24,7 @@ export async function makeBucket(
 /** `path`: bucket and, if wanted, prefix. Nothing of the environment counts. */
 export async function openBucketReplica(
   t: { after(done: () => Promise<void>): void },
-  server: NatsServer,
+  server: Pick<NatsServer, 'url'>,
   path = 'backups',
   options: ReplicaOptions = {},
 ): Promise<Replica> {

@@ -13,7 +13,7 @@ export function target(
   minTxid: bigint,
   maxTxid = minTxid,
   timestampMs = 1_700_000_000_123,
-): LtxFileTarget {
+): LtxFileTarget & { readonly timestampMs: number } {
   return { level, minTxid, maxTxid, timestampMs };
 }
 

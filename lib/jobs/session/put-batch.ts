@@ -89,9 +89,10 @@ async function putIncrement(
 export async function putStreamed(
   replica: Replica,
   capture: Capture,
-  options: PutOptions,
+  options: Omit<PutOptions, 'timestampMs'>,
 ): Promise<{ readonly file: LtxFileInfo; readonly pageCount: number; readonly isLate: boolean } | undefined> {
-  const { timestampMs, onChecksum, signal } = options;
+  const { onChecksum, signal } = options;
+  const begunMs = Date.now();
   let pageCount = 0;
   let last: Uint8Array = new Uint8Array();
   let spoilt = false;
@@ -99,7 +100,7 @@ export async function putStreamed(
     try {
       const image = await capture.stream();
       pageCount = image.pageCount;
-      last = yield* encodeRuns(headerOf(1n, capture.pageSize, pageCount, timestampMs), image.runs);
+      last = yield* encodeRuns(headerOf(1n, capture.pageSize, pageCount, begunMs), image.runs);
     } catch (error) {
       spoilt = error instanceof ImageSpoilt;
       throw error;
@@ -107,7 +108,8 @@ export async function putStreamed(
     yield last;
   };
   try {
-    const target = { level: 0, minTxid: 1n, maxTxid: 1n, timestampMs };
+    // The state it holds is that of the end of the reading: no moment before may lead to it.
+    const target = { level: 0, minTxid: 1n, maxTxid: 1n, timestampMs: Date.now };
     const file = await replica.write(target, source, signal);
     await onChecksum?.(trailerChecksum(last));
     return { file, pageCount, isLate: false };

@@ -149,21 +149,17 @@ export class Uploader {
   /** TXID 1 of an empty replica without a copy of the database. Nothing happens if a writer spoils it. */
   async putFirst(): Promise<void> {
     const { replica, capture, state, attempts } = this.#options;
-    const timestampMs = Date.now();
     let fileChecksum = 0n;
     const onChecksum = async (checksum: bigint): Promise<void> => {
       fileChecksum = checksum;
     };
     const signal = attempts.interrupt;
-    const put = await attempts.run(
-      () => putStreamed(replica, capture, { timestampMs, onChecksum, signal }),
-      isAway,
-    );
+    const put = await attempts.run(() => putStreamed(replica, capture, { onChecksum, signal }), isAway);
     if (put === undefined) return;
     // It holds an image that nothing here describes.
     if (put.isLate) capture.takeWhole('an earlier try to put TXID 1 arrived late');
     this.#sealedTxid = 1n;
-    this.#sealedTimestampMs = timestampMs;
+    this.#sealedTimestampMs = put.file.timestampMs;
     if (!put.isLate && !capture.hasPending)
       await state.writePoint({ txid: 1n, fileChecksum, point: capture.point() });
     this.#durable({ file: put.file, fileChecksum, commits: 1, pages: put.pageCount, whole: true });

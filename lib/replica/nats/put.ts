@@ -42,7 +42,8 @@ import type { Pace } from './pace.js';
 
 export interface PutTarget {
   readonly name: string;
-  readonly headers: ObjectHeaders;
+  /** Asked in each try, when all of the content has been sent. */
+  readonly headers: () => ObjectHeaders;
   /** Names each try; called before anything of it is sent. */
   readonly nextNuid: () => string;
   /** The version to replace, a deleted mark too; undefined if the name must never have existed. */
@@ -186,9 +187,10 @@ class Put {
     throwIfAborted(this.#signal);
     if (sent.only === undefined && Date.now() - begunMs > SLOW_UPLOAD_MS)
       await this.#expectChunks(nuid, sent.chunks);
-    const object = this.#objectOf(nuid, sent);
+    const headers = this.#target.headers();
+    const object = this.#objectOf(nuid, sent, headers);
     this.#latest = object;
-    const json = encodeMeta(this.#bucket, object, this.#target.headers);
+    const json = encodeMeta(this.#bucket, object, headers);
     const standing = await this.#lookBefore();
     if (standing !== undefined) return standing;
     await this.#target.expectFree?.();
@@ -199,8 +201,8 @@ class Put {
     return this.#settleMeta(object, json, answer);
   }
 
-  #objectOf(nuid: string, sent: SentChunks): StoredObject {
-    const { name, headers } = this.#target;
+  #objectOf(nuid: string, sent: SentChunks, headers: ObjectHeaders): StoredObject {
+    const { name } = this.#target;
     const { size, chunks, chunkSize, digest } = sent;
     return { name, nuid, size, chunks, chunkSize, digest, headers, deleted: false, sequence: 0, storedMs: 0 };
   }

@@ -135,12 +135,15 @@ class NatsReplica implements Replica {
     const isNext = target.level === 0 && target.heals === undefined;
     const expectFree = isNext ? () => this.#expectNothingAbove(target) : undefined;
     await expectFree?.();
+    const { timestampMs } = target;
     const put = {
       name,
-      headers: {
-        [TIMESTAMP_HEADER]: [new Date(target.timestampMs).toISOString()],
+      headers: () => ({
+        [TIMESTAMP_HEADER]: [
+          new Date(typeof timestampMs === 'number' ? timestampMs : timestampMs()).toISOString(),
+        ],
         [WRITER_HEADER]: [this.#writer],
-      },
+      }),
       nextNuid: () => this.#nextNuid(),
       replaces: await this.#toReplace(name, target),
       lease: target.lease === undefined ? undefined : this.#lease(target.lease),
@@ -215,7 +218,7 @@ class NatsReplica implements Replica {
     }
     const put = {
       name: target,
-      headers: { [WRITER_HEADER]: [this.#writer] },
+      headers: () => ({ [WRITER_HEADER]: [this.#writer] }),
       nextNuid: () => this.#nextNuid(),
       // A removed one leaves a mark, which is what creating it again replaces.
       replaces: replaces === undefined || replaces === 'nothing' ? last : this.#parsed(replaces),

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { backup } from '../../../lib/jobs/backup.js';
 import { CaptureStage } from '../../support/capture-stage.js';
 import { startNatsProxy } from '../../support/nats-proxy.js';
 import { makeBucket, openBucketReplica } from '../../support/nats-replica.js';
@@ -57,3 +58,24 @@ for (const [how, begin] of Object.entries(STORIES)) {
     await stage.prove({ replica: `${server.url}/backups` });
   });
 }
+
+test('a first backup whose earlier try arrives in its place is followed by the whole database', async (t) => {
+  const stage = await CaptureStage.open(t);
+  const server = stage && (await startNatsServer(t));
+  if (stage === undefined || server === undefined) return;
+  await makeBucket(server);
+  const proxy = await startNatsProxy(t, server, STORIES['just before the second try does']());
+  const writer = await stage.writer({ autocheckpoint: 200, rate: 50, seed: 22, rows: [1, 10] });
+  const replica = await openBucketReplica(t, proxy, 'backups', {
+    nats: { timeoutMs: 500, reconnectWaitMs: 20 },
+  });
+  const { txid } = await backup({ database: stage.database, replica });
+  assert.ok(txid >= 2n);
+  assert.deepEqual(
+    (await replica.list(9)).map(({ maxTxid }) => maxTxid),
+    [2n],
+  );
+  await writer.stop();
+  await backup({ database: stage.database, replica });
+  await stage.prove({ replica: `${server.url}/backups` });
+});
