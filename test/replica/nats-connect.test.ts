@@ -1,8 +1,9 @@
 /** Every way to reach and authenticate with a server, with success and with each failure in words. */
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { chmod, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { connect as connectTcp, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -298,6 +299,48 @@ test('a server that is not there, not found, silent or not NATS is named with it
   );
   const web = await listen('HTTP/1.1 400 Bad Request\r\n\r\n');
   await refused({ url: `nats://127.0.0.1:${web}/B`, nats: { timeoutMs: 3000 } }, /is no NATS server/);
+});
+
+test('a server that greets and then takes its time is waited for', async (t) => {
+  const server = await startNatsServer(t);
+  if (server === undefined) return;
+  const pairs = new Set<Socket>();
+  let come = 0;
+  const proxy = createServer((client) => {
+    const upstream = connectTcp(server.port, '127.0.0.1');
+    for (const socket of [client, upstream]) pairs.add(socket.on('error', () => {}));
+    upstream.pipe(client);
+    // The second to come is the client, the third a look at what might be wrong with it.
+    if (++come !== 2) client.pipe(upstream);
+    else setTimeout(() => client.pipe(upstream), 3000).unref();
+  });
+  await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+  t.after(() => {
+    for (const socket of pairs) socket.destroy();
+    proxy.close();
+  });
+  const { port } = proxy.address() as { port: number };
+  await reaches({ url: `nats://127.0.0.1:${port}/nowhere`, nats: { timeoutMs: 20_000 } });
+  assert.equal(come, 3);
+});
+
+test('a server that takes no more connections says so', async (t) => {
+  const server = await startNatsServer(t, { config: 'max_connections: 1' });
+  if (server === undefined) return;
+  // Whoever looked whether the server is up may count for a moment still.
+  for (let isIn = false; !isIn; ) {
+    const only = connectTcp(server.port, '127.0.0.1').on('error', () => {});
+    t.after(async () => only.destroy());
+    let said = '';
+    only.on('data', (text) => {
+      said += text;
+    });
+    await once(only, 'data');
+    await delay(200);
+    isIn = !said.includes('-ERR');
+  }
+  const error = await refused({ url: at(server) }, /127\.0\.0\.1:\d+ takes no more connections$/);
+  assert.ok(error.away, 'it may, later');
 });
 
 test('of several servers in a URL one that is up is enough', async (t) => {

@@ -25,7 +25,7 @@ import {
   resolveTls,
 } from './credentials.js';
 import { ConnectionLost, connectError, isPassing } from './errors.js';
-import { greetingFirst, tlsRefusal } from './probe.js';
+import { greetingFirst, refusal } from './probe.js';
 import { Sockets } from './sockets.js';
 
 export interface NatsOptions extends NatsCredentials, NatsTls {
@@ -108,7 +108,7 @@ async function failWhenSlow(
   signal: AbortSignal,
 ): Promise<never> {
   await delay(Math.max(0, Math.min(PROBE_AFTER_MS, until - Date.now())), undefined, { signal });
-  const refusals = await Promise.all(hosts.map((host) => tlsRefusal(host, tls, until - Date.now())));
+  const refusals = await Promise.all(hosts.map((host) => refusal(host, tls, until - Date.now())));
   const found = refusals.find((error) => error !== undefined);
   if (found === undefined || refusals.includes(undefined)) {
     await delay(Math.max(0, until - Date.now()), undefined, { signal });

@@ -3,7 +3,7 @@
 import { ErrorCode, NatsError } from 'nats';
 import { JetliteError } from '../../errors.js';
 import type { Login } from './credentials.js';
-import { NotNatsError } from './probe.js';
+import { CrowdedError, NotNatsError } from './probe.js';
 
 /** The connection broke; whatever was asked may or may not have been done. */
 export class ConnectionLost extends JetliteError {
@@ -80,6 +80,12 @@ export function connectError(error: unknown, login: Login, timeoutMs: number): J
   if (error instanceof NotNatsError) {
     // A proxy before a server that is down takes connections and drops them.
     return fail(`what answers at ${where} is no NATS server`, 'Check host and port.', error.saidNothing);
+  }
+  if (error instanceof CrowdedError) {
+    return away(
+      `the NATS server at ${where} takes no more connections`,
+      'End other clients, or raise max_connections at the server.',
+    );
   }
   const { code = '', message = '' } = error as { code?: string; message?: string };
   const hostname = /getaddrinfo \w+ (\S+)/.exec(message)?.[1];
