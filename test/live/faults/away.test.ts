@@ -1,7 +1,7 @@
 /** A NATS server that goes away while a database is replicated: nothing is lost, and every moment keeps its state. */
 
 import assert from 'node:assert/strict';
-import { readdir, rename, rm } from 'node:fs/promises';
+import { readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -83,6 +83,16 @@ async function limitBucket(server: NatsServer, maxBytes: number): Promise<number
   }
 }
 
+/** Nobody but its owner may look into a folder of state: it holds what the database holds. */
+async function assertPrivate(folder: string): Promise<void> {
+  const inside = await readdir(folder, { recursive: true });
+  assert.ok(inside.some((name) => name.endsWith('.spool')));
+  for (const path of [folder, ...inside.map((name) => join(folder, name))]) {
+    const { mode } = await stat(path);
+    assert.equal(mode & 0o077, 0, `${path}: ${mode.toString(8)}`);
+  }
+}
+
 const LIMIT = { timeout: LONG ? 300_000 : 90_000 };
 
 /** A test on a scene of its own; skipped where there is no server. */
@@ -160,6 +170,7 @@ scenario(
       stopped.stop(),
       /"They wait in [^"]*\.app\.db-jetlite\/[0-9a-f]+\/spool: start again/,
     );
+    await assertPrivate(join(scene.stage.folder, 'source', '.app.db-jetlite'));
     await scene.server.restart();
     const next = await scene.replicate();
     await next.ready();
