@@ -277,6 +277,30 @@ test('TLS: authorities, host names, dates and client certificates are checked on
   await refused({ url, nats: swapped }, /holds no certificate/);
 });
 
+test('why a server that was there lets nobody in again is said in words', { timeout: 60_000 }, async (t) => {
+  const authority = await makeAuthority(t);
+  if (authority === undefined) return;
+  const tlsWith = async (days: number) => {
+    const { cert, key } = await authority.issue('IP:127.0.0.1', days);
+    return `tls { cert_file: "${cert}", key_file: "${key}" }`;
+  };
+  const good = await tlsWith(2);
+  const config = { config: good };
+  const server = await startNatsServer(t, config);
+  if (server === undefined) return;
+  const options = { rootCAs: [authority.cert], reconnectWaitMs: 50, timeoutMs: 1000 };
+  const link = await connectNats(parseNatsServers(server.url), options, {});
+  t.after(() => link.close());
+  config.config = await tlsWith(-1);
+  await server.restart();
+  await assert.rejects(link.ready(300), /the certificate of the NATS server at .* has expired/);
+  await server.stop();
+  await assert.rejects(link.ready(300), { away: true, message: /connection refused/ });
+  config.config = good;
+  await server.restart();
+  await link.ready(20_000);
+});
+
 test('a server that is not there, not found, silent or not NATS is named with its address', async (t) => {
   const nobody = await freePort();
   const url = `nats://user:hunter2@127.0.0.1:${nobody}/nowhere`;

@@ -19,6 +19,7 @@ import { GivenUpError, JetliteError } from '../../errors.js';
 import type { NatsServers } from './address.js';
 import {
   type Environment,
+  type Login,
   type NatsCredentials,
   type NatsTls,
   resolveLogin,
@@ -45,6 +46,7 @@ const RETRY_MS = 50;
 export const ASK_AGAIN_MS = 2000;
 const ASK_TIMES = 5;
 const CLOSE_MS = 500;
+const EXPLAIN_MS = 2000;
 const REFUSALS: Record<string, string> = {
   [ErrorCode.AuthorizationViolation]: 'the NATS server refuses our credentials',
   [ErrorCode.AuthenticationExpired]: 'the NATS server says that our credentials have expired',
@@ -87,7 +89,8 @@ export async function connectNats(
   const giveUp = new AbortController();
   try {
     const connection = await Promise.race([pending, failWhenSlow(login.hosts, tls, until, giveUp.signal)]);
-    return new NatsLink(connection, sockets, login.hosts, login.tls, timeoutMs, onWarning);
+    const explain = () => whyRefused(login, tls, timeoutMs);
+    return new NatsLink(connection, sockets, login, timeoutMs, explain, onWarning);
   } catch (error) {
     sockets.destroy();
     pending.then(
@@ -116,6 +119,18 @@ async function failWhenSlow(
   throw found ?? NatsError.errorForCode(ErrorCode.Timeout);
 }
 
+/** In words, why none of the servers lets anybody in; undefined if one might, or does not say. */
+async function whyRefused(
+  login: Login,
+  tls: TlsOptions | undefined,
+  timeoutMs: number,
+): Promise<string | undefined> {
+  const lookMs = Math.min(timeoutMs, EXPLAIN_MS);
+  const found = await Promise.all(login.hosts.map((host) => refusal(host, tls, lookMs)));
+  if (found.some((error) => error === undefined || isPassing(error))) return undefined;
+  return connectError(found[0], login, timeoutMs).message;
+}
+
 /** An open connection and its fate. */
 export class NatsLink {
   readonly connection: NatsConnection;
@@ -125,6 +140,7 @@ export class NatsLink {
   /** How long anything is tried again before it is given up. */
   readonly patienceMs: number;
   readonly #sockets: Sockets;
+  readonly #explain: () => Promise<string | undefined>;
   readonly #onWarning: (message: string) => void;
   readonly #whenLost = new Set<(error: JetliteError) => void>();
   readonly #whenBack = new Set<() => void>();
@@ -136,16 +152,17 @@ export class NatsLink {
   constructor(
     connection: NatsConnection,
     sockets: Sockets,
-    hosts: readonly string[],
-    tls: boolean,
+    { hosts, tls }: Pick<Login, 'hosts' | 'tls'>,
     timeoutMs: number,
-    onWarning: (message: string) => void = () => {},
+    explain: () => Promise<string | undefined>,
+    onWarning: (message: string) => void,
   ) {
     this.connection = connection;
     this.#sockets = sockets;
     this.url = `${tls ? 'tls' : 'nats'}://${hosts.join(',')}`;
     this.timeoutMs = timeoutMs;
     this.patienceMs = timeoutMs * PATIENCE_TIMEOUTS;
+    this.#explain = explain;
     this.#onWarning = onWarning;
     void this.#follow();
   }
@@ -209,8 +226,10 @@ export class NatsLink {
       if (signal?.aborted) throw new JetliteError('ABORTED', 'waiting for the NATS server was stopped');
       if (this.connection.isClosed()) throw givenUp(this.url);
       const left = until - Date.now();
-      if (left <= 0)
-        throw this.#error(this.#refusal ?? `no answer from the NATS server within ${patienceMs / 1000} s`);
+      if (left <= 0) {
+        const why = this.#refusal ?? (await this.#explain());
+        throw this.#error(why ?? `no answer from the NATS server within ${patienceMs / 1000} s`);
+      }
       if (await answers(this.connection, Math.min(left, this.timeoutMs))) return;
       await delay(Math.min(RETRY_MS, left));
     }
