@@ -60,7 +60,7 @@ export async function applyPlan(
         checks.begin(file, header);
         if (seen !== undefined) return;
         pageCount = header.commit;
-        timestampMs = header.timestampMs;
+        timestampMs = file.timestampMs;
         seen = new Uint8Array((pageCount >>> 3) + 1);
       },
       page: (pgno, page) => {

@@ -47,7 +47,7 @@ export interface RebuildOptions {
 
 export interface Rebuilt {
   readonly txid: bigint;
-  /** When this state was captured, milliseconds since the epoch. */
+  /** When this state was captured, as its last file is listed; milliseconds since the epoch. */
   readonly timestampMs: number;
   readonly pageSize: number;
   readonly pageCount: number;
@@ -234,7 +234,7 @@ class Target {
     // What is cut off here reads as zeros if a later file makes the database grow again.
     if (header.commit < this.#pageCount) await this.#file.truncate(header.commit * header.pageSize);
     this.#pageCount = header.commit;
-    this.#timestampMs = header.timestampMs;
+    this.#timestampMs = file.timestampMs;
     this.#fileCount++;
   }
 
