@@ -252,7 +252,8 @@ test('TLS: authorities, host names, dates and client certificates are checked on
   const alien = await other.issue('DNS:client');
   const url = at(mutual!);
   await reaches({ url, nats: { rootCAs, clientCert: client.cert, clientKey: client.key } });
-  await refused({ url, nats: { rootCAs } }, /requires a client certificate/);
+  // Older servers give the reason in one word for both.
+  await refused({ url, nats: { rootCAs } }, /(requires a|refused the) client certificate/);
   const aliens = { rootCAs, clientCert: alien.cert, clientKey: alien.key };
   await refused({ url, nats: aliens }, /refused the client certificate/);
   const stale = await authority.issue('DNS:client', -1);

@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { connect } from 'nats';
 import { ConflictError } from '../../lib/errors.js';
+import type { LtxFileInfo } from '../../lib/replica/replica.js';
 import { makeBucket, openBucketReplica } from '../support/nats-replica.js';
 import { startNatsServer } from '../support/nats-server.js';
 import { bytes, bytesOf, contentOf, target } from '../support/replica.js';
@@ -120,6 +121,22 @@ test('of writers racing for one level-0 name exactly one wins, and nothing of th
   });
   await connection.close();
   assert.equal(Object.keys(state.subjects ?? {}).length, 2 * races);
+});
+
+test('what is removed in great number at a time is listed no more, by whoever has listed it', async (t) => {
+  const server = await startNatsServer(t);
+  if (server === undefined) return;
+  await makeBucket(server);
+  const one = await openBucketReplica(t, server);
+  const two = await openBucketReplica(t, server);
+  for (let round = 0n; round < 3n; round++) {
+    const files: LtxFileInfo[] = [];
+    for (let i = 1n; i <= 20n; i++) files.push(await one.write(target(1, round * 20n + i), bytes('x')));
+    assert.equal((await two.list()).length, 20);
+    await one.remove(files);
+    assert.deepEqual(await one.list(), []);
+    assert.deepEqual(await two.list(), []);
+  }
 });
 
 test('a writer that slept can neither replace nor remove what came after', async (t) => {

@@ -24,6 +24,8 @@ import { StreamLeader } from './leader.js';
 
 const STREAM_PREFIX = 'OBJ_';
 const NANOS_PER_MS = 1e6;
+/** The server's version that purges one subject without leaving out messages of others (its pull request 3838). */
+const PUSHES_ALL_SINCE = [2, 9, 12];
 
 /** Settings for a new bucket; what is left out is the server's or ADR-20's default. */
 export interface BucketSettings {
@@ -68,6 +70,8 @@ export interface Bucket {
   readonly leader: StreamLeader;
   /** Its messages come from another stream, at least some of them. */
   readonly isCopy: boolean;
+  /** False where the server may leave out messages of a consumer's when others are purged. */
+  readonly pushesAll: boolean;
   /** Bytes, headers included; -1 for no limit. */
   readonly maxMessageSize: number;
   /** Settings that let the server drop parts of a replica, in words. */
@@ -102,9 +106,21 @@ export async function openBucket(
     replicated: config.num_replicas > 1,
     leader: new StreamLeader(manager, info),
     isCopy: config.mirror !== undefined || (config.sources ?? []).length > 0,
+    // Asked each time: after a reconnect it may be another server.
+    get pushesAll() {
+      return isAtLeast(link.connection.info?.version ?? '', PUSHES_ALL_SINCE);
+    },
     maxMessageSize: config.max_msg_size,
     dangers,
   };
+}
+
+/** Whether a version of the server is that one or newer; one that tells none is believed to be. */
+function isAtLeast(version: string, least: readonly number[]): boolean {
+  const parts = /^v?(\d+)\.(\d+)\.(\d+)/.exec(version)?.slice(1).map(Number);
+  if (parts === undefined) return true;
+  const at = parts.findIndex((part, i) => part !== least[i]);
+  return at === -1 || parts[at] > least[at];
 }
 
 /** Throws REPLICA if the server may drop parts of a replica from the bucket. */

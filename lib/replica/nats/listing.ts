@@ -6,6 +6,8 @@
  * 2. `files` answers with the present: it asks the stream's leader for the newest meta and waits until that has come;
  *    the server that pushes to us may be another one, a little behind.
  * 3. A meta that the server has but cannot read any more is no file.
+ * 4. A server before 2.9.12 leaves out pushes where anything else in the stream is purged, as every removal and replacement
+ *    does with chunks. There each answer of `files` is a listing of its own.
  */
 
 import { setTimeout as delay } from 'node:timers/promises';
@@ -177,7 +179,7 @@ export class Listing {
    * server has lost is never pushed. Throws REPLICA.
    */
   async files(anew = false): Promise<ListedFile[]> {
-    if (anew && this.#loading === undefined) this.#drop();
+    if ((anew || !this.#bucket.pushesAll) && this.#loading === undefined) this.#drop();
     for (let tries = 1; ; tries++) {
       const newest = await newestMeta(this.#bucket);
       const isLastTry = tries === MAX_TRIES;
