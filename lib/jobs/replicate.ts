@@ -172,12 +172,20 @@ class Session {
       await this.#uploader.idle();
     } finally {
       this.#states.end();
-      for (const companion of companions.reverse()) await companion.stop();
+      for (const companion of companions.reverse()) await this.#stop(companion);
     }
     if (this.#uploader.failure !== undefined) throw this.#uploader.failure;
     await this.#uploader.saveSums();
     await this.#tidyOnce();
     return this.#result();
+  }
+
+  async #stop(companion: Companion): Promise<void> {
+    try {
+      await this.#attempts.unlessHung(companion.stop());
+    } catch (error) {
+      if (!hasCode(error, 'ABORTED')) throw error;
+    }
   }
 
   /** The capture loop; ends when there is no more to be taken after the signal. */

@@ -42,4 +42,5 @@ try {
   print({ failed: { code, hint, message: (error as Error).message, stack: (error as Error).stack } });
   process.exitCode = 1;
 }
-process.stdin.destroy();
+// As the program does: what a connection that was let go still waits for is of no interest.
+process.stdout.write('', () => process.exit());

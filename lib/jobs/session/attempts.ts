@@ -9,6 +9,8 @@ import { type ErrorCode, GivenUpError, JetliteError } from '../../errors.js';
 
 /** Less than service managers and container engines wait before they kill. */
 const STOP_TIMEOUT_MS = 8000;
+/** To end by itself, and tidy up, what is given up has that long. */
+const GIVE_UP_MS = 500;
 const RETRY_FIRST_MS = 250;
 const RETRY_LAST_MS = 5000;
 /** Trouble that goes on is told again this seldom, another trouble than before somewhat sooner. */
@@ -59,7 +61,7 @@ export class Attempts {
     for (let wait = RETRY_FIRST_MS; ; wait = Math.min(wait * 2, RETRY_LAST_MS)) {
       const last = signal?.aborted === true || once === true;
       try {
-        const result = await attempt();
+        const result = await this.unlessHung(attempt());
         this.#back();
         return result;
       } catch (error) {
@@ -67,6 +69,28 @@ export class Attempts {
         this.#tell(error as JetliteError);
         await pause(wait, signal);
       }
+    }
+  }
+
+  /** What `work` comes to; ABORTED if it goes on for long after `interrupt` has fired. Then nobody hears of its end. */
+  async unlessHung<T>(work: Promise<T>): Promise<T> {
+    const { signal } = this.#grace;
+    let timer: NodeJS.Timeout | undefined;
+    let begin = (): void => {};
+    const hung = new Promise<never>((_, reject) => {
+      const giveUp = (): void => reject(new JetliteError('ABORTED', 'the replica does not answer'));
+      begin = () => {
+        timer = setTimeout(giveUp, GIVE_UP_MS);
+      };
+    });
+    if (signal.aborted) begin();
+    else signal.addEventListener('abort', begin, { once: true });
+    work.catch(() => {});
+    try {
+      return await Promise.race([work, hung]);
+    } finally {
+      signal.removeEventListener('abort', begin);
+      clearTimeout(timer);
     }
   }
 
