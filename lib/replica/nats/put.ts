@@ -340,7 +340,7 @@ class Put {
   async #expectBucket(): Promise<void> {
     const { link, manager, stream } = this.#bucket;
     try {
-      await link.orLost(manager.streams.info(stream));
+      await link.ask(() => manager.streams.info(stream));
     } catch (error) {
       if (isFinal(error)) throw error;
     }
