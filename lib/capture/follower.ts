@@ -30,7 +30,7 @@ import {
 } from './frame-reader.js';
 import { IndexTrust, type WalPair } from './index-trust.js';
 import { databaseIsExclusive } from './locks.js';
-import { finishGeneration, noneMissing, readTail } from './restart-proof.js';
+import { finishGeneration, isCheckpointed, noneMissing, readTail } from './restart-proof.js';
 import { type Gap, WalPosition } from './wal-position.js';
 import { viewWal, type WalView } from './wal-view.js';
 
@@ -228,7 +228,11 @@ export class Follower {
     if (this.#position === undefined) {
       // All frames are in the database, if the header governs. Usually the next look finds the new generation.
       if (!isLastLook) return 'again';
-      if (this.#trust.distrust(pair, index)) return this.#followUngoverned(pair, wal, visit);
+      // But for a last commit that nobody may have published.
+      const start = generationStart(wal);
+      const { lastBegins } = await lastCommit(pair.wal, start);
+      const isStale = !(await isCheckpointed(pair, start, lastBegins)) && this.#trust.distrust(pair, index);
+      if (isStale) return this.#followUngoverned(pair, wal, visit);
       this.#position = new WalPosition();
     } else {
       const position = this.#position;

@@ -16,7 +16,13 @@
 
 import type { WalHeader } from '../sqlite/wal.js';
 import { type OpenFile, readFully } from './files.js';
-import { type CommitChain, FrameReader, type FrameVisitor, isTailWhole, lastCommit } from './frame-reader.js';
+import {
+  type ChainPosition,
+  FrameReader,
+  type FrameVisitor,
+  isTailWhole,
+  lastCommit,
+} from './frame-reader.js';
 import type { WalPair } from './index-trust.js';
 import type { Gap, WalPosition } from './wal-position.js';
 
@@ -77,10 +83,11 @@ export async function readTail(
   if (left < 0) return { gap: `a commit behind frame ${frame} was not counted` };
   const possible = slack + tail.repeats;
   if (left > possible) return { gap: `${left} of ${needed} commits behind frame ${frame} are overwritten` };
-  if (tail.commits > 0 && left < possible && !(await isCheckpointed(pair, tail))) {
+  if (needed === 0) return 'reached';
+  if (left < possible && !(await isCheckpointed(pair, tail.lastBegins, tail.chain))) {
     return { gap: `the last commit behind frame ${frame} may be one that was never published` };
   }
-  const read = needed === 0 ? 'reached' : await position.readTo(pair.wal, tail.chain.frame, visit);
+  const read = await position.readTo(pair.wal, tail.chain.frame, visit);
   if (read === 'more') return 'more';
   if (read === 'reached' && (left === 0 || isTailWhole(pair.wal, position.chain, tail.lastFrame))) {
     return 'reached';
@@ -88,16 +95,17 @@ export async function readTail(
   return { gap: `what stood behind frame ${frame} is overwritten` };
 }
 
-/** Whether the database has every page as the last commit of a WAL wrote it. */
-async function isCheckpointed(
+/** Whether the database has every page as it is in the WAL behind `from` up to the commit at `to`. */
+export async function isCheckpointed(
   { wal, database }: WalPair,
-  { lastBegins, chain }: CommitChain,
+  from: ChainPosition,
+  to: ChainPosition,
 ): Promise<boolean> {
-  const { pageSize } = chain;
+  const { pageSize } = to;
   const held = Buffer.alloc(pageSize);
   const differing = new Set<number>();
   let pageCount = 0;
-  const read = await new FrameReader(lastBegins).read(wal.fd, chain.frame, (pgno, commit, chunk, at) => {
+  const read = await new FrameReader(from).read(wal.fd, to.frame, (pgno, commit, chunk, at) => {
     const got = readFully(database.fd, held, pageSize, (pgno - 1) * pageSize);
     held.fill(0, got);
     if (held.equals(chunk.subarray(at, at + pageSize))) differing.delete(pgno);
@@ -105,7 +113,7 @@ async function isCheckpointed(
     pageCount = commit;
     return true;
   });
-  // No checkpoint writes what a transaction has spilled beyond its own end.
+  // No checkpoint writes pages beyond the end of the database.
   return read === 'reached' && [...differing].every((pgno) => pgno > pageCount);
 }
 

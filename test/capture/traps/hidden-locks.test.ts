@@ -8,7 +8,7 @@ import { mock, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Application } from '../../support/application.js';
 import { CapturedCopy } from '../../support/captured-copy.js';
-import { peer } from '../../support/peers.js';
+import { haltedAtWal, killedAtSync } from '../../support/hindered-writers.js';
 import { runRandomHistory } from '../../support/random-history.js';
 import { readIndex } from '../../support/wal-files.js';
 
@@ -68,13 +68,12 @@ for (const fileEvents of [true, false]) {
   }
 
   test(`a commit that was never published is left alone and said to be undecided, ${how}`, async (t) => {
-    const strace = peer(t, 'strace');
     const app = await Application.inScratchFolder(t);
-    if (!app || strace === undefined) return;
+    if (!app) return;
     await app.open({ pragmas: PRAGMAS });
     await app.run('CREATE TABLE t(x)', insert(1));
-    const kill = 'inject=fsync,fdatasync:signal=KILL:when=1';
-    const writer = Application.start(t, app.path, [strace, '-f', '-qq', '-o', '/dev/null', '-e', kill])!;
+    const writer = killedAtSync(t, app.path);
+    if (!writer) return;
     await writer.open({ pragmas: ['synchronous=full', 'wal_autocheckpoint=0'] });
     writer.send(insert(2));
     await writer.ended;
@@ -91,6 +90,28 @@ for (const fileEvents of [true, false]) {
     await copy.assertEquals(app);
     assert.equal(copy.capture.undecided, false);
     assert.deepEqual(copy.gaps, []);
+  });
+
+  test(`a commit that was never published is none in a WAL that is just being restarted, ${how}`, async (t) => {
+    const app = await Application.inScratchFolder(t);
+    if (!app) return;
+    await app.open({ pragmas: PRAGMAS });
+    await app.run('CREATE TABLE t(x)', insert(1));
+    const [dying, restarting] = [killedAtSync(t, app.path), haltedAtWal(t, app.path)];
+    if (!dying || !restarting) return;
+    await dying.open({ pragmas: ['synchronous=full', 'wal_autocheckpoint=0'] });
+    dying.send(insert(2));
+    await dying.ended;
+    await app.run('PRAGMA wal_checkpoint(PASSIVE)');
+    await restarting.open({ pragmas: ['synchronous=off'] });
+    const written = restarting.run(insert(3));
+    while (readIndex(`${app.path}-shm`).maxFrame > 0) await sleep(5);
+    const copy = CapturedCopy.of(t, app.path, { fileEvents });
+    await copy.catchUp();
+    await copy.assertEquals(app);
+    await written;
+    await copy.catchUp();
+    await copy.assertEquals(app);
   });
 
   test(`random histories, ${how}`, (t) =>

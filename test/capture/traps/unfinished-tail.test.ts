@@ -5,11 +5,11 @@
  */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Application } from '../../support/application.js';
 import { CapturedCopy } from '../../support/captured-copy.js';
-import { peer } from '../../support/peers.js';
+import { haltedAtWal } from '../../support/hindered-writers.js';
 import { parseWal, readIndex } from '../../support/wal-files.js';
 
 const PRAGMAS = [
@@ -27,15 +27,6 @@ const UNCHANGED = [
   'COMMIT',
 ];
 
-/** Stands still for seconds when it writes to the WAL for the first time. */
-function slow(t: TestContext, path: string): Application | undefined {
-  const strace = peer(t, 'strace');
-  if (strace === undefined) return undefined;
-  // -D: killing it kills the application, not the one that watches it.
-  const stop = ['-P', `${path}-wal`, '-e', 'inject=pwrite64:delay_enter=3s:when=1'];
-  return Application.start(t, path, [strace, '-D', '-f', '-qq', '-o', '/dev/null', ...stop]);
-}
-
 for (const fileEvents of [true, false]) {
   const how = fileEvents ? 'with file events' : 'by the clock';
 
@@ -45,7 +36,7 @@ for (const fileEvents of [true, false]) {
     await app.open({ pragmas: PRAGMAS });
     await app.run('CREATE TABLE t(id INTEGER PRIMARY KEY, n, x)');
     for (let id = 1; id <= 40; id++) await app.run(`INSERT INTO t VALUES (${id}, 50, zeroblob(400))`);
-    const writer = slow(t, app.path);
+    const writer = haltedAtWal(t, app.path);
     if (!writer) return;
     await writer.open({ pragmas: ['synchronous=off'] });
     await writer.run('SELECT count(*) FROM t');
