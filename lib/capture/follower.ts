@@ -179,7 +179,7 @@ export class Follower {
       const ahead = await readAhead(pair.wal, generationStart(wal), index.maxFrame);
       if (ahead === undefined) return this.#broken(pair, index);
       const missing = await position.missing(index, pair.shm, this.#events);
-      const live = { header: wal, ahead, missing, isAlone: false };
+      const live = { header: wal, ahead, missing };
       const finished = await finishGeneration(position, pair, live, visit);
       if (finished !== 'reached') return finished;
       this.#enter(position, wal);
@@ -286,7 +286,7 @@ export class Follower {
       const start = generationStart(wal);
       const ahead = await readAhead(pair.wal, start, (await lastCommit(pair.wal, start)).chain.frame);
       if (ahead === undefined) return 'again';
-      const live = { header: wal, ahead, missing: UNCOUNTED, isAlone: true };
+      const live = { header: wal, ahead, missing: UNCOUNTED };
       const finished = await finishGeneration(position, pair, live, visit);
       if (finished !== 'reached') return finished;
       this.#enter(position, wal);
@@ -295,6 +295,9 @@ export class Follower {
     }
     position.count(undefined);
     const { chain } = await lastCommit(pair.wal, position.chain);
+    // Whoever has come to use the index in the meantime has not published what he has just written.
+    const again = this.#trust.judge(viewWal(pair.wal, pair.shm), pair, true);
+    if (again.kind !== 'ungoverned' || !isGeneration(position.chain, again.wal)) return 'again';
     // Only the index in its writer's memory could say whether such a commit is one, and a checkpoint may be copying what is
     // in it. If nobody is there, recovery will take it for none.
     if ((await hasUnsummedCommit(pair.wal, chain)) && databaseIsExclusive(pair.database)) {

@@ -11,11 +11,12 @@
  *    and where there is no count, the place itself must show it: one restart, and the last frame taken from the old
  *    generation not overwritten yet, nor the file cut behind it, so that what stood behind it would still be there.
  * 4. The last commit of a generation may be one whose writer died before publishing it, and then it is none. Where
- *    repeats leave the count open, it counts only if it is in the database: before a restart everything published is.
+ *    repeats leave the count open, or where there is none, it counts only if it is in the database: before a restart
+ *    everything published is.
  */
 
 import type { WalHeader } from '../sqlite/wal.js';
-import { type OpenFile, readFully } from './files.js';
+import { readFully } from './files.js';
 import {
   type ChainPosition,
   FrameReader,
@@ -33,8 +34,6 @@ export interface LiveGeneration {
   readonly ahead: FrameReader;
   /** Commits that the index counts since the position, or why it cannot tell. */
   readonly missing: number | Gap;
-  /** Whether nobody but the one who keeps his index in memory can have written. */
-  readonly isAlone: boolean;
 }
 
 /**
@@ -47,7 +46,7 @@ export async function finishGeneration(
   live: LiveGeneration,
   visit: FrameVisitor,
 ): Promise<'reached' | 'more' | Gap> {
-  const { header, ahead, missing, isAlone } = live;
+  const { header, ahead, missing } = live;
   const isNext = header.salt1 === (position.chain.salt1 + 1) >>> 0;
   let read: 'reached' | 'more' | Gap;
   if (typeof missing === 'number') {
@@ -56,7 +55,7 @@ export async function finishGeneration(
     const slack = ahead.repeats + position.repeats;
     if (isNext || needed === 0) read = await readTail(position, pair, needed, slack, visit);
     else read = noneMissing(needed);
-  } else if (isNext) read = await readWholeTail(position, pair.wal, isAlone, missing, visit);
+  } else if (isNext) read = await readWholeTail(position, pair, missing, visit);
   else read = missing;
   if (read === 'reached' && position.isInsideCommit) {
     return { gap: `the WAL was restarted inside a commit, behind frame ${position.reader.frame}` };
@@ -120,18 +119,16 @@ export async function isCheckpointed(
 /** Takes whatever commits stand behind the position, where nothing counts them. */
 async function readWholeTail(
   position: WalPosition,
-  wal: OpenFile,
-  isAlone: boolean,
+  pair: WalPair,
   uncounted: Gap,
   visit: FrameVisitor,
 ): Promise<'reached' | 'more' | Gap> {
   if (position.isNowhere) return uncounted;
-  const { chain, commits, lastFrame } = await lastCommit(wal, position.chain);
-  // The last of them may be one whose writer died before publishing it.
-  if (commits > 0 && !isAlone) return uncounted;
-  const read = await position.readTo(wal, chain.frame, visit);
+  const { chain, lastBegins, lastFrame } = await lastCommit(pair.wal, position.chain);
+  if (!(await isCheckpointed(pair, lastBegins, chain))) return uncounted;
+  const read = await position.readTo(pair.wal, chain.frame, visit);
   if (read === 'more') return 'more';
-  return read === 'reached' && isTailWhole(wal, position.chain, lastFrame) ? 'reached' : uncounted;
+  return read === 'reached' && isTailWhole(pair.wal, position.chain, lastFrame) ? 'reached' : uncounted;
 }
 
 /** Where nothing can be taken any more. */

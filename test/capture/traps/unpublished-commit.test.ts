@@ -5,7 +5,7 @@
  * alone hands on a commit that nobody ever saw.
  */
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { chmodSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Application } from '../../support/application.js';
@@ -97,6 +97,52 @@ for (const fileEvents of [true, false]) {
     await copy.assertEquals(next);
     assert.equal(copy.capture.undecided, false);
   });
+  for (const isLast of [false, true]) {
+    const what = isLast ? 'but for a last one that was never published' : 'all of them';
+    test(`commits left in a WAL that was begun anew are taken where no count is known, ${what}, ${how}`, async (t) => {
+      const app = await Application.inScratchFolder(t);
+      if (!app) return;
+      await makeDatabase(app);
+      await app.run('CREATE TABLE u(n)', 'INSERT INTO u VALUES (50)');
+      const writer = killedAtSync(t, app.path);
+      if (!writer) return;
+      await join(writer);
+      const copy = CapturedCopy.of(t, app.path, { fileEvents });
+      await sleep(40);
+      await copy.catchUp();
+      await app.run('UPDATE u SET n = n + 1', 'INSERT INTO u VALUES (1)');
+      if (isLast) await dieInCommit(writer);
+      await app.run('PRAGMA wal_checkpoint(PASSIVE)', 'UPDATE u SET n = n + 1');
+      // Moves its ctime: as if it had been begun anew.
+      chmodSync(`${app.path}-shm`, 0o600);
+      await copy.catchUp();
+      await copy.assertEquals(app);
+      assert.equal(copy.gaps.length, isLast ? 1 : 0);
+    });
+  }
+
+  test(`a commit whose writer died before publishing it is none right after one in exclusive locking mode, ${how}`, async (t) => {
+    const first = await Application.inScratchFolder(t);
+    if (!first) return;
+    await makeDatabase(first);
+    await first.kill();
+    const [exclusive, app] = [first.another(t), first.another(t)];
+    const writer = killedAtSync(t, app.path);
+    if (!writer) return;
+    await exclusive.open({ pragmas: ['locking_mode=exclusive', 'synchronous=off', 'wal_autocheckpoint=0'] });
+    await exclusive.run("INSERT INTO t VALUES ('one')", "INSERT INTO t VALUES ('two')");
+    const copy = CapturedCopy.of(t, app.path, { fileEvents });
+    await copy.catchUp();
+    await copy.assertEquals(exclusive);
+    await exclusive.kill();
+    await app.open();
+    await app.run('SELECT * FROM t');
+    await join(writer);
+    await dieInCommit(writer);
+    await copy.catchUp();
+    await copy.assertEquals(app);
+  });
+
   for (const where of ['before it', 'in the new WAL', 'in a new WAL that has come up to it'] as const) {
     test(`a commit whose writer died before publishing it does not stand for one that changed nothing ${where}, ${how}`, async (t) => {
       const app = await Application.inScratchFolder(t);
