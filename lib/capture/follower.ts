@@ -228,11 +228,11 @@ export class Follower {
     if (this.#position === undefined) {
       // All frames are in the database, if the header governs. Usually the next look finds the new generation.
       if (!isLastLook) return 'again';
-      // But for a last commit that nobody may have published.
-      const start = generationStart(wal);
-      const { lastBegins } = await lastCommit(pair.wal, start);
-      const isStale = !(await isCheckpointed(pair, start, lastBegins)) && this.#trust.distrust(pair, index);
-      if (isStale) return this.#followUngoverned(pair, wal, visit);
+      if (await this.#isBehind(pair, wal)) {
+        const again = viewWal(pair.wal, pair.shm);
+        if (again.kind !== 'restarted' || again.index.salt2 !== index.salt2) return 'again';
+        if (this.#trust.distrust(pair, index)) return this.#followUngoverned(pair, wal, visit);
+      }
       this.#position = new WalPosition();
     } else {
       const position = this.#position;
@@ -245,6 +245,14 @@ export class Follower {
     }
     this.#position.count(reading(before, index.changeCount));
     return 'current';
+  }
+
+  /** Whether the database lacks what is in the WAL, and not just a last commit, which nobody may have published. */
+  async #isBehind(pair: WalPair, wal: WalHeader): Promise<boolean> {
+    const start = generationStart(wal);
+    const { chain, lastBegins } = await lastCommit(pair.wal, start);
+    for (const end of [chain, lastBegins]) if (await isCheckpointed(pair, start, end)) return false;
+    return true;
   }
 
   async #followEmpty(
