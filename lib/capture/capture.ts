@@ -16,7 +16,7 @@ import { performance } from 'node:perf_hooks';
 import { throwIfAborted } from '../errors.js';
 import type { CaptureEvent, CaptureOptions } from './capture-options.js';
 import { FileEvents } from './file-events.js';
-import { isSameFile, SourceFiles } from './files.js';
+import { isSameFile, SourceFiles, statPath } from './files.js';
 import { Follower, type FollowOutcome, type FrameSink } from './follower.js';
 import { FrozenImage } from './frozen-image.js';
 import { type Batch, Gathering } from './gathering.js';
@@ -328,6 +328,9 @@ export class Capture {
       { database: this.files.database, wal, shm: pair.shm },
       this.#sink(),
     );
+    const isAlone = pair === this.files && pair.shm === undefined && outcome.state !== 'gap';
+    // Whoever made it has not published what he had just written when that was read without an index.
+    if (isAlone && statPath(this.files.shmPath) !== undefined) return this.#gap('an index came to stand by');
     return this.#after(outcome);
   }
 

@@ -36,6 +36,7 @@ import {
   type SourceFiles,
   stampOf,
   stampsEqual,
+  statPath,
 } from './files.js';
 import type { Follower, FrameSink } from './follower.js';
 import { type JournalSight, sightJournal, undoRecords } from './hot-journal.js';
@@ -178,6 +179,9 @@ export async function catchUp(
     }
     const outcome = await follower.poll({ database, wal, shm }, sink);
     if (outcome.state === 'gap') throw new ImageSpoilt(outcome.reason);
+    if (shm === undefined && statPath(request.files.shmPath) !== undefined) {
+      throw new ImageSpoilt('an index came to stand beside the WAL meanwhile');
+    }
     if (outcome.state === 'current') return;
     if (outcome.state === 'wait') {
       if (performance.now() > deadline) throw new ImageSpoilt(outcome.why);
