@@ -16,6 +16,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { WalHeader } from '../sqlite/wal.js';
 import type { WalIndexHeader } from '../sqlite/wal-index.js';
 import { type BeforeReading, beforeReading, type CountReading, reading } from './change-count.js';
+import { type BeforePages, beforePages, doubtPages } from './checkpoint-doubt.js';
 import type { FileEvents } from './file-events.js';
 import { type FileStamp, isSettled, type OpenFile, stampOf, stampsEqual } from './files.js';
 import {
@@ -73,6 +74,8 @@ export class Follower {
   #position: WalPosition | undefined;
   /** Times of a WAL that was empty when no index counted its commits. */
   #emptied: FileStamp | undefined;
+  /** What things were like when the first look since a restart had led to the horizon. */
+  #before: BeforePages | undefined;
   /** The largest size in pages that was found possible. */
   #largest = 0;
 
@@ -99,7 +102,19 @@ export class Follower {
   restart(): void {
     this.#position = undefined;
     this.#emptied = undefined;
+    this.#before = undefined;
     this.pageCount = 0;
+  }
+
+  /**
+   * Why pages that were read from the database since `restart` may not be of the state that was followed to since; 'again' if
+   * it is to be followed on before that can be told.
+   */
+  async doubt(pair: WalPair): Promise<undefined | 'again' | { readonly why: string }> {
+    if (this.index === undefined || pair.shm === undefined) return undefined;
+    const doubt = await doubtPages(pair, this.index, this.position!, this.#before!);
+    if (typeof doubt === 'object' && doubt.isStale) this.#trust.distrust(pair, this.index);
+    return doubt;
   }
 
   /** Goes on from a position known from before. */
@@ -136,6 +151,7 @@ export class Follower {
       if (step === 'again') continue;
       // Half a commit was handed on, and nothing that is proven goes on from there.
       if (this.#position?.isInsideCommit) break;
+      if (step === 'current') this.#before ??= beforePages(pair, this.index);
       if (typeof step !== 'object') return this.#impossible(pair) ?? { state: step, commits };
       return 'gap' in step ? { state: 'gap', reason: step.gap } : { state: 'wait', commits, why: step.wait };
     }

@@ -5,7 +5,8 @@
  * horizon H1 that is read *after* the last read of the file. A checkpoint writes only pages that are in frames of the
  * live generation, so whatever it changed under our reads is laid over, and the image is exactly H1, whether a
  * checkpoint ran or not. Commits are followed between the reads, a few milliseconds apart, so that no generation is
- * missed while a large file is read. Only if the follower finds a gap on the way does it start again.
+ * missed while a large file is read. Only if the follower finds a gap on the way does it start again, or if there may be
+ * somebody whose checkpoints the index does not show (checkpoint-doubt.ts).
  *
  * A database without `-wal` (rollback mode, or a WAL database that everyone has closed). Its file is read as it is, and
  * the image stands if nothing moved: times old enough to show any change, the same times, size and change counter
@@ -40,6 +41,7 @@ import {
 } from './files.js';
 import type { Follower, FrameSink } from './follower.js';
 import { type JournalSight, sightJournal, undoRecords } from './hot-journal.js';
+import type { WalPair } from './index-trust.js';
 import { databaseIsExclusive } from './locks.js';
 import type { PageSet } from './page-set.js';
 import type { PageSums } from './page-sums.js';
@@ -67,6 +69,8 @@ export interface Image {
 export class ImageSpoilt extends Error {}
 
 const ATTEMPTS = 12;
+/** Times that a horizon is followed to until nothing moves while it is looked at. */
+const HORIZON_LOOKS = 16;
 const CHUNK_BYTES = 1024 * 1024;
 /** How long a half-done change of the WAL may block an image. */
 const WAIT_LIMIT_MS = 4000;
@@ -139,6 +143,7 @@ async function imageWal(request: ImageRequest, follower: Follower): Promise<Imag
       request.onProgress?.((next - 1) * request.pageSize, pageCount * request.pageSize);
     }
     // The horizon that counts is read after the last read of the database file.
+    await catchUpBeyondDoubt(request, follower, sink);
     pageCount = await sizeAtHorizon(request, follower, sink);
   } while (next <= pageCount);
   set.truncate(pageCount);
@@ -159,8 +164,37 @@ export async function sizeAtHorizon(
   const size = databaseSize(request.files.database, follower.index?.pageCount ?? 0);
   await catchUp(request, follower, sink);
   if (follower.pageCount > 0) return follower.pageCount;
-  if (size.excess !== undefined) throw size.excess;
+  if (size.excess !== undefined) {
+    // Its header may have been copied, and the pages that it tells of not yet.
+    if (
+      !isSettled(stampOf(request.files.database)) ||
+      (await follower.doubt(pairOf(request.files))) !== undefined
+    ) {
+      throw new ImageSpoilt(`a checkpoint may be under way: ${size.excess.message}`);
+    }
+    throw size.excess;
+  }
   return size.pageCount;
+}
+
+function pairOf({ database, wal, shm }: SourceFiles): WalPair {
+  return { database, wal: wal!, shm };
+}
+
+/** Follows to a horizon of now that the pages read before are of, whoever ran a checkpoint. Throws ImageSpoilt if there is none. */
+export async function catchUpBeyondDoubt(
+  request: Pick<ImageRequest, 'files' | 'signal'>,
+  follower: Follower,
+  sink: FrameSink,
+): Promise<void> {
+  for (let looks = 0; looks < HORIZON_LOOKS; looks++) {
+    if (looks > 0) await delay(looks);
+    await catchUp(request, follower, sink);
+    const doubt = await follower.doubt(pairOf(request.files));
+    if (doubt === undefined) return;
+    if (doubt !== 'again') throw new ImageSpoilt(doubt.why);
+  }
+  throw new ImageSpoilt('its index changes faster than it can be looked at');
 }
 
 /** Follows to the horizon of now. Throws ImageSpoilt if that cannot be done with proof. */

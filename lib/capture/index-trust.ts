@@ -121,7 +121,8 @@ export class IndexTrust {
   }
 }
 
-function indexKey(index: WalIndexHeader): string {
+/** Equal for headers that say the same. */
+export function indexKey(index: WalIndexHeader): string {
   const { changeCount, maxFrame, salt1, salt2, frameChecksum1, frameChecksum2 } = index;
   return `${changeCount} ${maxFrame} ${salt1} ${salt2} ${frameChecksum1} ${frameChecksum2}`;
 }

@@ -25,6 +25,7 @@ import {
   assertClosed,
   assertUnmoved,
   catchUp,
+  catchUpBeyondDoubt,
   databaseSize,
   ImageSpoilt,
   readDatabaseHeader,
@@ -112,7 +113,7 @@ async function streamWal(request: StreamRequest, follower: Follower): Promise<St
         followedAt = performance.now();
       }
     }
-    await catchUp(request, follower, sink);
+    await catchUpBeyondDoubt(request, follower, sink);
     // A checkpoint cuts the file off behind the last page, and no frame says which pages that takes away.
     if (hasShrunk) throw new ImageSpoilt('the database has shrunk while it was being read');
     const page = new Uint8Array(pageSize);
