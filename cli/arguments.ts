@@ -21,9 +21,9 @@ const REPEATABLE = new Set(['_', 'query', 'expect']);
 export function refuseRepeatedOptions(args: object): void {
   for (const [key, value] of Object.entries(args)) {
     if (Array.isArray(value) && !REPEATABLE.has(key)) {
-      throw new JetliteError('USAGE', `--${dashed(key)} was given ${value.length} times, expected once`);
+      throw new JetliteError('USAGE', `${flag(key)} was given ${value.length} times, expected once`);
     }
-    if (value === '') throw new JetliteError('USAGE', `--${dashed(key)} is empty`);
+    if (value === '') throw new JetliteError('USAGE', `${flag(key)} is empty`);
   }
 }
 
@@ -45,11 +45,13 @@ const PATHS = [
 export function refuseUrlsAsPaths(args: object): void {
   for (const [key, value] of Object.entries(args)) {
     if (!PATHS.includes(key) || !/^[a-z][a-z0-9+.-]*:\/\//i.test(`${value}`)) continue;
-    const name = key === 'db' || key === 'file' ? key.toUpperCase() : `--${dashed(key)}`;
+    const name = key === 'db' || key === 'file' ? key.toUpperCase() : flag(key);
     throw new JetliteError('USAGE', `${name}: expected a path, found ${withoutUserInfo(`${value}`)}`);
   }
 }
 
-function dashed(key: string): string {
-  return key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+/** As it is written on the command line. */
+function flag(key: string): string {
+  const name = key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+  return name.length === 1 ? `-${name}` : `--${name}`;
 }

@@ -70,7 +70,7 @@ function buildParser(chosen: (choice: Choice) => void): Argv {
         one: 'Too few arguments: found %s, expected at least %s',
         other: 'Too few arguments: found %s, expected at least %s',
       } as unknown as string,
-      'Not enough arguments following: %s': 'A value is missing after --%s',
+      'Not enough arguments following: %s': 'A value is missing after the option %s',
       'Unknown argument: %s': {
         one: 'Unknown option: %s',
         other: 'Unknown options: %s',
@@ -146,7 +146,7 @@ function createContext(args: Choice['args'], signal: AbortSignal): Context {
     );
   }
   const asked = flagLevel ?? (args.quiet ? 'error' : args.json === true ? 'warn' : undefined);
-  const terminal = createTerminal(process, !args.quiet && args.json !== true);
+  const terminal = createTerminal(process, args.json !== true, args.quiet);
   const log = createLog(terminal.line, process.stderr.isTTY === true && process.env.NO_COLOR === undefined);
   const useLogging = (settings: LogSettings): void =>
     log.configure(asked === undefined ? settings : { ...settings, level: asked });

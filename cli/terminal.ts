@@ -31,9 +31,10 @@ export interface TerminalStreams {
   readonly stderr: NodeJS.WritableStream & { readonly isTTY?: boolean; readonly columns?: number };
 }
 
-export function createTerminal(streams: TerminalStreams, wantsBars: boolean): Terminal {
+/** `quiet`: no bars and no results, except those asked for as JSON. */
+export function createTerminal(streams: TerminalStreams, wantsBars: boolean, quiet = false): Terminal {
   const { stdout, stderr } = streams;
-  const interactive = wantsBars && stderr.isTTY === true;
+  const interactive = wantsBars && !quiet && stderr.isTTY === true;
   let bar = '';
 
   const redraw = (text: string): void => {
@@ -43,7 +44,9 @@ export function createTerminal(streams: TerminalStreams, wantsBars: boolean): Te
 
   return {
     interactive,
-    result: (text) => void stdout.write(`${text}\n`),
+    result(text) {
+      if (!quiet) stdout.write(`${text}\n`);
+    },
     json: (value) => void stdout.write(`${JSON.stringify(value, showTxid, 2)}\n`),
     line(text) {
       if (bar === '') stderr.write(`${text}\n`);

@@ -36,7 +36,8 @@ test('what the parser does not know is named, with exit code 2 and no stack trac
     [['version', '--bar'], /^jetlite: Unknown option: bar\n {2}See: jetlite version --help\n$/],
     [['version', '-bar'], /^jetlite: Unknown option: bar\n {2}See: jetlite version --help\n$/],
     [['version', 'extra'], /^jetlite: Unexpected argument: extra\n/],
-    [['version', '--log-level'], /^jetlite: A value is missing after --log-level\n/],
+    [['version', '--log-level'], /^jetlite: A value is missing after the option log-level\n/],
+    [['restore', 'x', '-o', 'a', '-o', 'b'], /^jetlite: (-o|--output) was given 2 times/],
     [
       ['version', '--log-level', 'loud'],
       /^jetlite: --log-level: expected debug, info, warn or error, found "loud"\n$/,

@@ -139,6 +139,16 @@ test('progress says how far, how fast and how long', () => {
   assert.match(progressText('read', 20, 10, 0), /100 %/);
 });
 
+test('quiet, only a result that was asked for as JSON is shown', () => {
+  let text = '';
+  const stdout = { write: (part: string) => (text += part) } as unknown as NodeJS.WriteStream;
+  const terminal = createTerminal({ stdout, stderr: stdout }, true, true);
+  terminal.result('restored');
+  assert.equal(text, '');
+  terminal.json({ restored: true });
+  assert.equal(text, '{\n  "restored": true\n}\n');
+});
+
 test('a bar is drawn only on a terminal, and lines written meanwhile stand above it', () => {
   const said = (isTTY: boolean, wantsBars: boolean): string => {
     let text = '';

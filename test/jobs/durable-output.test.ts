@@ -46,5 +46,12 @@ test('the file is synced, then named, then its folder is synced; nobody else may
     );
     assert.match(lines[created], /O_EXCL.*, 0600\)/);
   }
+  const deep = [PROGRAM, 'restore', join(folder, 'replica'), '-o', join(out, 'new', 'sub', 'a.db')];
+  const args = ['-f', '-y', '-qq', '-o', trace, '-e', 'trace=fsync', process.execPath, ...deep];
+  await promisify(execFile)(strace, args, { env: { ...process.env, UV_USE_IO_URING: '0' } });
+  const synced = await readFile(trace, 'utf8');
+  for (const made of [out, join(out, 'new'), join(out, 'new', 'sub')]) {
+    assert.ok(synced.includes(`<${made}>`), `${made} is synced: a folder was made in it`);
+  }
   assert.equal((await stat(join(out, 'a.db'))).mode & 0o777, 0o600);
 });

@@ -14,6 +14,7 @@ import { formatTxid } from '../../ltx/header.js';
 import { ltxPath } from '../../replica/names.js';
 import type { Replica } from '../../replica/replica.js';
 import type { RestorePlan } from '../plan.js';
+import { capturedMs } from '../rebuild/captured.js';
 import { readAhead } from '../rebuild/read-ahead.js';
 import { StepChecks } from '../rebuild/state-check.js';
 import { ANEW } from './history.js';
@@ -60,7 +61,7 @@ export async function applyPlan(
         checks.begin(file, header);
         if (seen !== undefined) return;
         pageCount = header.commit;
-        timestampMs = file.timestampMs;
+        timestampMs = capturedMs(file, header);
         seen = new Uint8Array((pageCount >>> 3) + 1);
       },
       page: (pgno, page) => {

@@ -98,7 +98,10 @@ export class OutputFile {
     const folder = dirname(place.path);
     const temporaryPath = join(folder, `.${basename(place.path)}.${randomBytes(8).toString('hex')}.tmp`);
     try {
-      await mkdir(folder, { recursive: true });
+      const made = await mkdir(folder, { recursive: true });
+      for (let one = folder; made !== undefined && one.length >= made.length; one = dirname(one)) {
+        await syncFolder(dirname(one));
+      }
       const file = await open(temporaryPath, 'wx+', 0o600);
       await removeAbandoned(place.path, file);
       return new OutputFile(place, temporaryPath, file);

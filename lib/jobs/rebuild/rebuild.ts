@@ -21,6 +21,7 @@ import { formatTxid } from '../../ltx/header.js';
 import { ltxPath } from '../../replica/names.js';
 import type { LtxFileInfo, Replica } from '../../replica/replica.js';
 import type { RestorePlan, RestoreWish } from '../plan.js';
+import { capturedMs } from './captured.js';
 import { Damage, type DamagedFile } from './damage.js';
 import { PageWriter } from './page-writer.js';
 import { type FileBytes, readAhead } from './read-ahead.js';
@@ -47,7 +48,7 @@ export interface RebuildOptions {
 
 export interface Rebuilt {
   readonly txid: bigint;
-  /** When this state was captured, as its last file is listed; milliseconds since the epoch. */
+  /** When this state was captured, milliseconds since the epoch. */
   readonly timestampMs: number;
   readonly pageSize: number;
   readonly pageCount: number;
@@ -234,7 +235,7 @@ class Target {
     // What is cut off here reads as zeros if a later file makes the database grow again.
     if (header.commit < this.#pageCount) await this.#file.truncate(header.commit * header.pageSize);
     this.#pageCount = header.commit;
-    this.#timestampMs = file.timestampMs;
+    this.#timestampMs = capturedMs(file, header);
     this.#fileCount++;
   }
 

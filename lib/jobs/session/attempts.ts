@@ -6,6 +6,7 @@
 import { performance } from 'node:perf_hooks';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type ErrorCode, GivenUpError, JetliteError } from '../../errors.js';
+import { LONGEST_TIMER_MS } from '../../longest-timer.js';
 
 /** Less than service managers and container engines wait before they kill. */
 const STOP_TIMEOUT_MS = 8000;
@@ -36,7 +37,8 @@ export class Attempts {
   #graceTimer: NodeJS.Timeout | undefined;
   #trouble: { readonly sinceMs: number; toldMs: number; told: string } | undefined;
   readonly #giveGrace = (): void => {
-    this.#graceTimer = setTimeout(() => this.#grace.abort(), this.#options.stopTimeoutMs ?? STOP_TIMEOUT_MS);
+    const ms = this.#options.stopTimeoutMs ?? STOP_TIMEOUT_MS;
+    this.#graceTimer = setTimeout(() => this.#grace.abort(), Math.min(ms, LONGEST_TIMER_MS));
   };
 
   constructor(options: AttemptsOptions) {
@@ -134,5 +136,7 @@ function isReplicaError(error: unknown): boolean {
 
 /** Waits that long, or until the signal fires. */
 export async function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
-  await delay(ms, undefined, signal === undefined ? {} : { signal }).catch(() => undefined);
+  await delay(Math.min(ms, LONGEST_TIMER_MS), undefined, signal === undefined ? {} : { signal }).catch(
+    () => undefined,
+  );
 }

@@ -14,6 +14,7 @@
  */
 
 import { setTimeout as delay } from 'node:timers/promises';
+import { LONGEST_TIMER_MS } from '../../longest-timer.js';
 import { formatTxid } from '../../ltx/header.js';
 import { ltxPath } from '../../replica/names.js';
 import type { FileFlaw, LtxFileInfo } from '../../replica/replica.js';
@@ -109,7 +110,7 @@ class Auditor implements Companion {
     let timer: NodeJS.Timeout | undefined;
     await new Promise<void>((resolve) => {
       this.#wake = resolve;
-      timer = setTimeout(resolve, ms);
+      timer = setTimeout(resolve, Math.min(ms, LONGEST_TIMER_MS));
     });
     clearTimeout(timer);
   }

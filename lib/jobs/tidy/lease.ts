@@ -15,6 +15,7 @@
 import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
 import { ConflictError, LeaseLostError } from '../../errors.js';
+import { printable } from '../../printable.js';
 import { type Extra, LEASE_NAME, type Replica } from '../../replica/replica.js';
 
 const SIGN_NAME = 'lease-sign';
@@ -119,7 +120,7 @@ function readText(extra: Extra): LeaseText {
   const { holder, nonce, life_ms } = found;
   const lifeMs = typeof life_ms === 'number' ? life_ms : DEFAULT_LIFE_MS;
   return {
-    holder: typeof holder === 'string' ? holder : 'an unknown program',
+    holder: typeof holder === 'string' ? printable(holder) : 'an unknown program',
     nonce: typeof nonce === 'string' ? nonce : '',
     lifeMs: Math.min(Math.max(lifeMs, SHORTEST_LIFE_MS), LONGEST_LIFE_MS),
   };

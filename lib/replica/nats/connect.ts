@@ -16,6 +16,7 @@ import {
   type TlsOptions,
 } from 'nats';
 import { GivenUpError, JetliteError } from '../../errors.js';
+import { LONGEST_TIMER_MS } from '../../longest-timer.js';
 import type { NatsServers } from './address.js';
 import {
   type Environment,
@@ -64,8 +65,8 @@ export async function connectNats(
 ): Promise<NatsLink> {
   const login = await resolveLogin(servers, options, env, onWarning);
   const tls = await resolveTls(options, login, env, onWarning);
-  const timeoutMs = options.timeoutMs ?? 10_000;
-  const reconnectWaitMs = options.reconnectWaitMs ?? 2000;
+  const timeoutMs = Math.min(options.timeoutMs ?? 10_000, LONGEST_TIMER_MS);
+  const reconnectWaitMs = Math.min(options.reconnectWaitMs ?? 2000, LONGEST_TIMER_MS);
   const until = Date.now() + timeoutMs;
   const connecting: ConnectionOptions = {
     servers: await greetingFirst(login.hosts, timeoutMs).catch((error) => {

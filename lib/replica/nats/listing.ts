@@ -12,6 +12,7 @@
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { ErrorCode, NatsError } from 'nats';
+import { printable } from '../../printable.js';
 import { type LtxName, parseLtxPath } from '../names.js';
 import type { LtxFileInfo } from '../replica.js';
 import type { Bucket } from './bucket.js';
@@ -43,8 +44,6 @@ export interface ListedFile extends LtxFileInfo, ReadableObject {
   readonly writer: string;
 }
 
-const UNPRINTABLE = /\p{C}/u;
-const LONGEST_NAME = 200;
 const PUSH_PATIENCE_MS = 2000;
 const RELIST_WAIT_MS = 100;
 const MAX_TRIES = 3;
@@ -77,12 +76,7 @@ export function listedFile(prefix: string, object: StoredObject): ListedFile | u
 export function writerOfObject(object: StoredObject): string {
   const named = headerOf(object, WRITER_HEADER);
   if (named === undefined) return headerOf(object, TIMESTAMP_HEADER) === undefined ? '' : 'Litestream';
-  return UNPRINTABLE.test(named) || named.length > LONGEST_NAME ? printable(named) : named;
-}
-
-/** It goes into messages, to logs and terminals. */
-function printable(name: string): string {
-  return name.slice(0, LONGEST_NAME).replace(new RegExp(UNPRINTABLE, 'gu'), '\u{fffd}');
+  return printable(named);
 }
 
 function ltxNameOf(prefix: string, name: string): LtxName | undefined {

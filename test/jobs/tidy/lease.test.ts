@@ -136,3 +136,11 @@ inEveryHome('a lease of a clock that was set back, and one that cannot be read, 
   await replica.writeExtra('lease', Buffer.from('{"life_ms": 1e300}'));
   assert.equal((await holdLease(later(replica, -3_600_000), async () => {})).kind, 'done');
 });
+
+inEveryHome('a holder that calls itself by control characters is told without them', async (open) => {
+  const replica = await open();
+  const text = JSON.stringify({ holder: '\u001b[2J\nnobody', nonce: 'x', life_ms: 600_000 });
+  await replica.writeExtra('lease', Buffer.from(text));
+  const leased = await holdLease(replica, async () => {});
+  assert.deepEqual(leased, { kind: 'busy', holder: '\u{fffd}[2J\u{fffd}nobody' });
+});
