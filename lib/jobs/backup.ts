@@ -79,6 +79,7 @@ async function backUp(options: BackupOptions): Promise<BackupResult> {
   try {
     const before = await goOnWith(replica, capture, state, {
       signal,
+      auditsNow: true,
       onEvent: options.onEvent,
       onProgress: (progress) => onProgress?.({ phase: 'compare', ...progress }),
     });

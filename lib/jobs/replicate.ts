@@ -262,6 +262,7 @@ class Session {
           goOnWith(replica, this.#capture, this.#state, {
             signal: interrupt,
             spool: this.#spool,
+            auditsNow: this.#options.once,
             onEvent: this.#options.onEvent,
           }),
         isAway,

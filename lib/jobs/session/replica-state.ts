@@ -16,6 +16,7 @@ import { planRestore, type RestorePlan } from '../plan.js';
 import { readTrailer } from '../rebuild/trailer.js';
 import { readSnapshotSums } from '../tidy/snapshot-sums.js';
 import { readAcknowledged } from './acknowledged.js';
+import { auditReplica } from './audit.js';
 import { putWhatLitestreamKept, type TakeOverOptions } from './litestream-folder.js';
 import type { Spool } from './spool.js';
 
@@ -48,6 +49,8 @@ export interface LoadOptions extends TakeOverOptions {
   /** What an earlier run could not put. */
   readonly spool?: Spool | undefined;
   readonly onProgress?: (progress: { readonly bytes: number; readonly totalBytes: number }) => void;
+  /** Nobody asks the replica later what it has lost: it is asked now. */
+  readonly auditsNow?: boolean | undefined;
 }
 
 /**
@@ -115,6 +118,10 @@ async function goOnFrom(
   options: LoadOptions,
 ): Promise<ReplicaState> {
   const found = await goOnFromReplica(files, replica, capture, state, options);
+  if (options.auditsNow && found.txid > 0n) {
+    const judgement = await auditReplica(replica);
+    if (judgement?.broken !== undefined) throw new BrokenChain(judgement.broken);
+  }
   if (found.spooledTxid >= acknowledged) {
     if (found.txid < acknowledged) {
       const [first, last] = [found.txid + 1n, acknowledged].map(formatTxid);
