@@ -8,13 +8,19 @@
  * 3. So states are points, files are edges from each of min-1..max-1 to max, and a plan is the path of fewest bytes
  *    (then fewest files). Edges only go upwards: going through the files by max, one pass finds all paths.
  * 4. A file carries the time of its last transaction. For a state "at or before" a moment only files of that moment
- *    or earlier are used, since any other holds something later.
+ *    or earlier are used, since any other holds something later. Where those do not lead on, the earliest time of all
+ *    files of a state counts for each of them: they differ only in where they begin, and Litestream's snapshots carry
+ *    the time at which they were made. It counts for no state after one that is later, so that one file whose time is
+ *    too early lets nothing else in.
  * 5. A wish is fulfilled exactly or refused. Where the chain has a hole, an older state is never returned instead.
+ * 6. What a moment's own files do not reach is no hole if nothing is missing. Either all files together lead there: then
+ *    a file on the way is later, as when a clock was set back, and so is what comes after it. Or it was retired: level 0
+ *    goes by age, so it can begin in the middle of a merged file, which holds what is gone. It must be reached itself.
  */
 
 import { JetliteError } from '../errors.js';
 import { formatTxid } from '../ltx/header.js';
-import { ltxPath } from '../replica/names.js';
+import { ltxPath, SNAPSHOT_LEVEL } from '../replica/names.js';
 import type { LtxFileInfo } from '../replica/replica.js';
 
 export type RestoreWish =
@@ -43,6 +49,13 @@ interface Step {
   readonly from: Step | undefined;
 }
 
+/** How far files lead. */
+interface Reach {
+  readonly last: Step;
+  /** Files beyond it that show a hole. */
+  readonly missed: readonly LtxFileInfo[];
+}
+
 /** Throws USAGE if both a TXID and a moment are wished for. */
 export function wishOf(options: {
   readonly txid?: bigint | undefined;
@@ -66,11 +79,9 @@ export function planRestore(files: readonly LtxFileInfo[], wish: RestoreWish, ha
       hint: 'Check its URL and prefix, or make a first backup.',
     });
   }
-  const usable = files.filter((file) => isWanted(file, wish));
-  const target = wish.kind === 'txid' ? wish.txid : highestTxid(usable, have);
-  const steps = cheapestSteps(usable, have);
-  const last = steps[steps.length - 1];
-  if (last.txid !== target || target === 0n) throw notFound(files, usable, wish, have);
+  const { last, missed } = reachFor(files, wish, have);
+  const isMet = wish.kind === 'txid' ? last.txid === wish.txid : missed.length === 0;
+  if (!isMet || last.txid === 0n) throw notFound(files, wish, have, { last, missed });
   return {
     files: pathTo(last),
     txid: last.txid,
@@ -92,15 +103,63 @@ export function reachableStates(files: readonly LtxFileInfo[]): ReachableState[]
   );
 }
 
-function isWanted(file: LtxFileInfo, wish: RestoreWish): boolean {
-  if (wish.kind === 'txid') return file.maxTxid <= wish.txid;
-  return wish.kind === 'newest' || file.timestampMs <= wish.timestampMs;
+function reachFor(files: readonly LtxFileInfo[], wish: RestoreWish, have: bigint): Reach {
+  if (wish.kind === 'timestamp') return reachMoment(files, wish.timestampMs, have);
+  return reach(wish.kind === 'newest' ? files : files.filter(({ maxTxid }) => maxTxid <= wish.txid), have);
 }
 
-function highestTxid(files: readonly LtxFileInfo[], have: bigint): bigint {
-  let highest = have;
-  for (const file of files) if (file.maxTxid > highest) highest = file.maxTxid;
-  return highest;
+function reach(files: readonly LtxFileInfo[], have: bigint): Reach {
+  const steps = cheapestSteps(files, have);
+  const last = steps[steps.length - 1];
+  return { last, missed: files.filter(({ maxTxid }) => maxTxid > last.txid) };
+}
+
+/** Invariants 4 and 6. */
+function reachMoment(files: readonly LtxFileInfo[], momentMs: number, have: bigint): Reach {
+  const isInTime = ({ timestampMs }: LtxFileInfo): boolean => timestampMs <= momentMs;
+  const inTime = files.filter(isInTime);
+  const own = reach(inTime, have);
+  if (own.missed.length === 0) return own;
+  const states = new Set(inTime.map(({ maxTxid }) => maxTxid));
+  let later: bigint | undefined;
+  for (const { maxTxid } of files) {
+    if (!states.has(maxTxid) && (later === undefined || maxTxid < later)) later = maxTxid;
+  }
+  const { last, missed } = reach(
+    files.filter((file) => isInTime(file) || later === undefined || file.maxTxid < later),
+    have,
+  );
+  return { last, missed: holesAmong(missed, files, have) };
+}
+
+/** Those of `missed`, all in time and not reached in time, for which something is missing (invariant 6). */
+function holesAmong(
+  missed: readonly LtxFileInfo[],
+  files: readonly LtxFileInfo[],
+  have: bigint,
+): LtxFileInfo[] {
+  const steps = cheapestSteps(files, have);
+  const reached = new Set(steps.map(({ txid }) => txid));
+  const isReached = ({ minTxid, maxTxid }: LtxFileInfo): boolean => {
+    const from = steps[firstAtOrAbove(steps, minTxid - 1n)];
+    return from !== undefined && from.txid < maxTxid;
+  };
+  const merged = files
+    .filter((file) => file.level > 0 && file.level < SNAPSHOT_LEVEL && isReached(file))
+    .sort(byStart);
+  let next = 0;
+  let mergedTo = 0n;
+  return [...missed].sort(byStart).filter((file) => {
+    for (; next < merged.length && merged[next].minTxid <= file.minTxid; next++) {
+      if (merged[next].maxTxid > mergedTo) mergedTo = merged[next].maxTxid;
+    }
+    const isRetired = file.level === 0 && file.maxTxid <= mergedTo;
+    return !isRetired && !reached.has(file.maxTxid);
+  });
+}
+
+function byStart(a: LtxFileInfo, b: LtxFileInfo): number {
+  return a.minTxid < b.minTxid ? -1 : a.minTxid > b.minTxid ? 1 : 0;
 }
 
 /** Every state that can be reached from `have`, itself included, ascending, each by its cheapest path. */
@@ -152,15 +211,16 @@ function pathTo(step: Step): LtxFileInfo[] {
   return path.reverse();
 }
 
+/** Why a wish cannot be met whose files lead so far. */
 function notFound(
   files: readonly LtxFileInfo[],
-  usable: readonly LtxFileInfo[],
   wish: RestoreWish,
   have: bigint,
+  { last, missed }: Reach,
 ): JetliteError {
   const reachable = cheapestSteps(files, have).filter((step) => step.file !== undefined);
   if (reachable.length === 0)
-    return new JetliteError('NOT_FOUND', describeHole(files, have), { hint: HOLE_HINT });
+    return new JetliteError('NOT_FOUND', describeHole(have, files), { hint: HOLE_HINT });
   const oldest = describeStep(reachable[0]);
   const newest = describeStep(reachable[reachable.length - 1]);
   const hint =
@@ -169,29 +229,38 @@ function notFound(
       : `${reachable.length} states can be restored, from ${oldest} to ${newest}.`;
   if (wish.kind === 'txid') {
     const above = firstAtOrAbove(reachable, wish.txid);
-    const near = [reachable[above - 1], reachable[above]].filter((step) => step !== undefined);
-    const words = near.map((step) => `${step.txid < wish.txid ? 'below' : 'above'} is ${describeStep(step)}`);
-    const message = `TXID ${formatTxid(wish.txid)} cannot be restored: the nearest ${words.join(', the nearest ')}`;
+    const near = describeNearest(reachable[above - 1], reachable[above]);
+    const message = `TXID ${formatTxid(wish.txid)} cannot be restored: ${near}`;
     return new JetliteError('NOT_FOUND', message, { hint });
   }
-  if (wish.kind === 'timestamp' && usable.length === 0) {
+  if (wish.kind === 'timestamp' && missed.length === 0) {
     const message = `nothing in the replica is as old as ${formatTime(wish.timestampMs)}: the oldest state is ${oldest}`;
     return new JetliteError('NOT_FOUND', message, { hint });
   }
-  return new JetliteError('NOT_FOUND', describeHole(usable, have), { hint });
+  const hole = describeHole(last.txid, missed);
+  if (wish.kind === 'newest') return new JetliteError('NOT_FOUND', hole, { hint });
+  const near = describeNearest(
+    last.txid > 0n ? last : undefined,
+    reachable[firstAtOrAbove(reachable, missed[0].maxTxid)],
+  );
+  return new JetliteError('NOT_FOUND', near === '' ? hole : `${hole}; ${near}`, { hint });
+}
+
+function describeNearest(below: Step | undefined, above: Step | undefined): string {
+  const words: string[] = [];
+  if (below !== undefined) words.push(`the nearest below is ${describeStep(below)}`);
+  if (above !== undefined) words.push(`the nearest above is ${describeStep(above)}`);
+  return words.join(', ');
 }
 
 const HOLE_HINT =
   'Nothing can be restored from this replica. Back the database up to a new folder, bucket or prefix.';
 
-/** Why `files` do not lead from `have` to their highest TXID. */
-function describeHole(files: readonly LtxFileInfo[], have: bigint): string {
-  const steps = cheapestSteps(files, have);
-  const end = steps[steps.length - 1].txid;
-  let next: LtxFileInfo | undefined;
-  for (const file of files) {
-    if (file.maxTxid > end && (next === undefined || file.minTxid < next.minTxid)) next = file;
-  }
+/** What is missing after state `end`; `beyond` holds files beyond it. */
+function describeHole(end: bigint, beyond: readonly LtxFileInfo[]): string {
+  const next = beyond
+    .filter(({ maxTxid }) => maxTxid > end)
+    .reduce<LtxFileInfo | undefined>((a, b) => (a === undefined || b.minTxid < a.minTxid ? b : a), undefined);
   const after = next === undefined ? 'there is no file' : `the next file is ${ltxPath(next)}`;
   return end === 0n
     ? `there is no snapshot to begin with: expected a file that begins at TXID ${formatTxid(1n)}, but ${after}`

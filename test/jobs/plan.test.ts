@@ -95,6 +95,82 @@ test('a moment gives the last state at or before it and never a part of a later 
   assert.match(early.message, /as old as 1970-01-01T00:00:03\.999Z: the oldest state is 0000000000000004/);
 });
 
+function stateAt(files: readonly LtxFileInfo[], timestampMs: number): number {
+  return Number(planRestore(files, { kind: 'timestamp', timestampMs }).txid);
+}
+
+test('a moment among files of level 0 that outlived those before them in a merged file gives the state before that', () => {
+  const listing = [file(0, 1, 1), file(1, 2, 6), file(0, 4, 4), file(0, 5, 5), file(0, 6, 6), file(0, 7, 7)];
+  const moments = [1000, 3999, 4000, 4500, 5999, 6000, 7000];
+  assert.deepEqual(
+    moments.map((ms) => stateAt(listing, ms)),
+    [1, 1, 1, 1, 1, 6, 7],
+  );
+});
+
+test('a moment in a hole that no merged file spans, or one that cannot be reached, is refused with its neighbours', () => {
+  const lost = [file(9, 1, 2), file(0, 4, 4), file(0, 5, 5), file(9, 1, 6), file(0, 7, 7)];
+  for (const merged of [[], [file(1, 4, 5)], [file(1, 5, 7)]]) {
+    const { message } = refusal([...lost, ...merged], { kind: 'timestamp', timestampMs: 5000 });
+    assert.match(message, /^the chain of files breaks after TXID 0{15}2: .* is ltx\/\d\/0{15}4-/);
+    assert.match(
+      message,
+      /; the nearest below is 0{15}2 \(1970-01-01T00:00:02\.000Z\), the nearest above is 0{15}6 \(/,
+    );
+  }
+  const unreached = [file(9, 1, 2), file(0, 4, 4), file(0, 5, 5), file(1, 4, 8)];
+  const { message } = refusal(unreached, { kind: 'timestamp', timestampMs: 5000 });
+  assert.match(message, /; the nearest below is 0{15}2 \([^)]*\)$/);
+  // Of merged files none goes by age.
+  const between = [file(9, 1, 2), file(1, 5, 6), file(2, 3, 8)];
+  assert.match(
+    refusal(between, { kind: 'timestamp', timestampMs: 6000 }).message,
+    /breaks after TXID 0{15}2/,
+  );
+});
+
+test('a moment after a file whose time is later than that of its successors gives the state before it', () => {
+  const listing = Array.from({ length: 8 }, (_, i) => file(0, i + 1, i + 1));
+  listing[2] = { ...listing[2], timestampMs: 7_200_000 };
+  const moments = [2000, 4000, 6000, 8000, 7_199_999, 7_200_000];
+  assert.deepEqual(
+    moments.map((ms) => stateAt(listing, ms)),
+    [2, 2, 2, 2, 2, 8],
+  );
+  const merged = [...listing, file(1, 2, 6)];
+  assert.deepEqual(
+    [5999, 6000, 8000].map((ms) => stateAt(merged, ms)),
+    [2, 6, 8],
+  );
+  const lost = listing.filter(({ maxTxid }) => maxTxid !== 5n);
+  assert.equal(stateAt(lost, 4000), 2);
+  const { message } = refusal(lost, { kind: 'timestamp', timestampMs: 8000 });
+  assert.match(message, /next file is ltx\/0\/0{15}6-.*; the nearest below is 0{15}2 \(/);
+  const first = [{ ...listing[0], timestampMs: 7_200_000 }, ...listing.slice(1, 2)];
+  const early = refusal(first, { kind: 'timestamp', timestampMs: 2000 });
+  assert.match(early.message, /^nothing .* as old as .*: the oldest state is 0{15}1 \(1970-01-01T02/);
+});
+
+test('a snapshot that carries the time at which it was made leads to its state from when that was captured', () => {
+  const listing = [file(9, 1, 4, 100, 9000), file(0, 4, 4), file(0, 5, 5)];
+  assert.deepEqual(
+    [4000, 4999, 5000, 9000].map((ms) => stateAt(listing, ms)),
+    [4, 4, 5, 5],
+  );
+  refusal(listing, { kind: 'timestamp', timestampMs: 3999 });
+  // Where files in time lead there, too, it is not needed.
+  const older = planRestore([file(9, 1, 3, 900), ...listing], { kind: 'timestamp', timestampMs: 4000 });
+  assert.deepEqual(names(older.files), ['9/1-3', '0/4-4']);
+});
+
+test('a file whose time is too early lets in no later state', () => {
+  const listing = [file(9, 1, 1), file(0, 2, 2), file(0, 3, 3), file(0, 4, 4, 100, 0), file(9, 1, 4)];
+  assert.deepEqual(
+    [1000, 2000, 2999, 3000].map((ms) => stateAt(listing, ms)),
+    [1, 2, 2, 4],
+  );
+});
+
 test('a replica that is empty or has no snapshot says so', () => {
   assert.match(refusal([], NEWEST).message, /holds no LTX files/);
   const error = refusal([file(0, 3, 3), file(0, 4, 4)], NEWEST);
@@ -130,6 +206,38 @@ function bruteForce(files: readonly LtxFileInfo[], have: bigint): Map<bigint, nu
   };
   walk(have, 0);
   return cheapest;
+}
+
+/**
+ * What a moment gives whose own files do not lead to the newest of them, as invariants 4 and 6 say it: the state and its
+ * cheapest cost, or undefined where it is refused.
+ */
+function bruteForceMoment(
+  files: readonly LtxFileInfo[],
+  momentMs: number,
+  have: bigint,
+): { txid: bigint; bytes: number } | undefined {
+  const isInTime = (f: LtxFileInfo): boolean => f.timestampMs <= momentMs;
+  const inTime = files.filter(isInTime);
+  const isStateInTime = (txid: bigint): boolean =>
+    files.every((f) => f.maxTxid > txid || inTime.some((other) => other.maxTxid === f.maxTxid));
+  const usable = files.filter((f) => isInTime(f) || isStateInTime(f.maxTxid));
+  const reached = bruteForce(usable, have);
+  const txid = [...reached.keys()].reduce((a, b) => (a > b ? a : b));
+  const all = [...bruteForce(files, have).keys()];
+  const isExplained = (f: LtxFileInfo): boolean =>
+    all.includes(f.maxTxid) ||
+    (f.level === 0 &&
+      files.some(
+        ({ level, minTxid, maxTxid }) =>
+          level > 0 &&
+          level < 9 &&
+          minTxid <= f.minTxid &&
+          maxTxid >= f.maxTxid &&
+          all.some((s) => s >= minTxid - 1n && s < maxTxid),
+      ));
+  const isRefused = txid === 0n || usable.some((f) => f.maxTxid > txid && !isExplained(f));
+  return isRefused ? undefined : { txid, bytes: reached.get(txid)! };
 }
 
 /** A database of up to 6 pages whose every state is known, so that applying a plan can be compared with the truth. */
@@ -172,6 +280,7 @@ function applyFiles(
 test('random listings: reachable exactly when a brute-force search says so, as cheap, and the right pages', () => {
   let planned = 0;
   let refused = 0;
+  let between = 0;
   for (let seed = 1; seed <= 3000; seed++) {
     const below = random(seed);
     const length = 2 + below(8);
@@ -181,23 +290,31 @@ test('random listings: reachable exactly when a brute-force search says so, as c
     for (let n = 1 + below(9); n > 0; n--) {
       const min = below(3) === 0 ? 1 : 1 + below(length);
       const max = min + below(length - min + 1);
-      listing.push(file(below(10), min, max, 1 + below(20), times[max]));
+      const level = below(2) * below(10);
+      const late = below(4) === 0 ? below(4000) : 0;
+      listing.push(file(level, min, max, 1 + below(20), times[max] + late));
     }
     const have = below(4) === 0 ? BigInt(below(length)) : 0n;
     const wishes: RestoreWish[] = [
       NEWEST,
       { kind: 'txid', txid: BigInt(1 + below(length)) },
-      { kind: 'timestamp', timestampMs: below((length + 1) * 1000) },
+      ...[1, 2, 3].map(() => ({ kind: 'timestamp' as const, timestampMs: below((length + 1) * 1000) })),
     ];
     for (const wish of wishes) {
-      const usable = listing.filter(
-        (f) =>
-          wish.kind === 'newest' ||
-          (wish.kind === 'txid' ? f.maxTxid <= wish.txid : f.timestampMs <= wish.timestampMs),
-      );
+      const inTime = (f: LtxFileInfo): boolean =>
+        wish.kind !== 'timestamp' || f.timestampMs <= wish.timestampMs;
+      const usable = listing.filter((f) => inTime(f) && (wish.kind !== 'txid' || f.maxTxid <= wish.txid));
       const tops = [have, ...usable.map((f) => f.maxTxid)].map(Number);
-      const target = wish.kind === 'txid' ? wish.txid : BigInt(Math.max(...tops));
-      const expected = target === 0n ? undefined : bruteForce(usable, have).get(target);
+      let target = wish.kind === 'txid' ? wish.txid : BigInt(Math.max(...tops));
+      let expected = target === 0n ? undefined : bruteForce(usable, have).get(target);
+      // Where the newest file in time is reached by those in time, nothing else decides.
+      if (expected === undefined && wish.kind === 'timestamp') {
+        const found = bruteForceMoment(listing, wish.timestampMs, have);
+        if (found !== undefined) {
+          between++;
+          [target, expected] = [found.txid, found.bytes];
+        }
+      }
       if (expected === undefined) {
         refused++;
         assert.throws(() => planRestore(listing, wish, have), { code: 'NOT_FOUND' }, `seed ${seed}`);
@@ -219,5 +336,6 @@ test('random listings: reachable exactly when a brute-force search says so, as c
       );
     }
   }
-  assert.ok(planned > 1000 && refused > 1000, `${planned} planned, ${refused} refused`);
+  const counts = `${planned} planned, ${between} of them between files, ${refused} refused`;
+  assert.ok(planned > 1000 && between > 50 && refused > 1000, counts);
 });

@@ -1,7 +1,7 @@
 /** Replicas that the real Litestream merged, snapshotted and thinned out, read and gone on with by Jetlite. */
 
 import assert from 'node:assert/strict';
-import { rm } from 'node:fs/promises';
+import { readFile, rm, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { reachableStates } from '../../lib/jobs/plan.js';
@@ -104,6 +104,66 @@ for (const home of HOMES) {
     await proveSame(both);
   });
 }
+
+/** Both programs lead from the moment just after the file of `last` to the state of `txid`. */
+async function proveMomentAfter(
+  both: BothPrograms,
+  level0: readonly LtxFileInfo[],
+  last: bigint,
+  txid: bigint,
+): Promise<void> {
+  const right = await readFile(await both.restoreByBoth({ txid }));
+  const { timestampMs } = level0.find(({ maxTxid }) => maxTxid === last)!;
+  const found = await readFile(await both.restoreByBoth({ timestampMs: timestampMs + 1 }));
+  assert.ok(found.equals(right), `the moment after TXID ${last} does not lead to TXID ${txid}`);
+}
+
+test('moments among files of level 0 that outlived those before them in a merged file lead both programs to the state before that', async (t) => {
+  const both = await BothPrograms.open(t);
+  if (both === undefined) return;
+  const litestream = await both.startLitestream();
+  // A commit can become two TXIDs of the same moment.
+  const spanOfThree = async () => {
+    const files = await both.replica.list();
+    const timeOf = (txid: bigint) =>
+      files.find(({ level, maxTxid }) => level === 0 && maxTxid === txid)!.timestampMs;
+    return files.find(
+      ({ level, minTxid, maxTxid }) =>
+        level === 1 && minTxid > 1n && maxTxid > minTxid + 1n && timeOf(maxTxid) > timeOf(maxTxid - 1n) + 1,
+    );
+  };
+  for (let tries = 0; (await spanOfThree()) === undefined; tries++) {
+    assert.ok(tries < 500, 'no file of level 1 holds three TXIDs');
+    await both.commitThroughLitestream(1);
+  }
+  const { minTxid, maxTxid } = (await spanOfThree())!;
+  await both.commitThroughLitestream(2);
+  await litestream.stop();
+  const level0 = await both.replica.list(0);
+  // As level 0 is retired by age; and no snapshot stands in between.
+  const isGone = ({ level, maxTxid: end }: LtxFileInfo) => level === 9 || (level === 0 && end < maxTxid - 1n);
+  await both.replica.remove((await both.replica.list()).filter(isGone));
+  await both.reopen();
+  await proveMomentAfter(both, level0, maxTxid - 1n, minTxid - 1n);
+  await proveMomentAfter(both, level0, maxTxid, maxTxid);
+});
+
+test('moments after a file whose time is later than that of its successors lead both programs to the state before it', async (t) => {
+  const both = await BothPrograms.open(t);
+  if (both === undefined) return;
+  const litestream = await both.startLitestream({ levels: ['1h', '2h'] });
+  await both.commitThroughLitestream(6);
+  await litestream.stop();
+  const level0 = await both.replica.list(0);
+  const wrong = level0[level0.length - 4];
+  await both.replica.remove((await both.replica.list()).filter(({ level }) => level > 0));
+  const late = new Date(wrong.timestampMs + 7_200_000);
+  await utimes(join(both.url, ltxPath(wrong)), late, late);
+  await both.reopen();
+  const before = level0[level0.length - 5].maxTxid;
+  await proveMomentAfter(both, level0, before, before);
+  await proveMomentAfter(both, level0, level0[level0.length - 3].maxTxid, before);
+});
 
 async function onceMerged(both: BothPrograms): Promise<LtxFileInfo[]> {
   const litestream = await both.startLitestream();
