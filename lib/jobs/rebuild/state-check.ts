@@ -32,6 +32,16 @@ export class StateCheck {
   /** The next page that the database grows by. */
   #nextGrown = 1;
   #lockPage = 0;
+  /** Whether a page 1 is there that nobody has shown. */
+  #isPageOneUnseen = false;
+
+  /** `state`: what the first file is laid over, if not nothing; what its page 1 says is then not known. */
+  constructor(state?: { readonly pageCount: number; readonly pageSize: number }) {
+    if (state === undefined) return;
+    this.#before = state.pageCount;
+    this.#pageSize = state.pageSize;
+    this.#isPageOneUnseen = true;
+  }
 
   /** Throws FormatError if `header` is not that of `file`, or of a database with other pages. */
   begin(file: LtxFileInfo, header: LtxHeader): void {
@@ -61,16 +71,21 @@ export class StateCheck {
     this.#nextGrown = this.#after(pgno);
   }
 
-  /** Says that the file has ended, sound by itself. Throws FormatError if it cannot have led to a state of the database. */
+  /**
+   * Says that the file has ended, sound by itself. Throws FormatError if it cannot have led to a state of the database, or
+   * only a page 1 that was not seen could tell.
+   */
   end(): void {
     const { commit } = this.#header;
     if (this.#nextGrown <= commit) this.#refuseHole();
+    if (this.#isPageOneUnseen && commit !== this.#before) throw noPageOne(this.#name, commit, this.#before);
     const said = this.#sizeByPageOne;
     if (said !== undefined && said !== commit) throw noPageOne(this.#name, commit, said);
     this.#before = commit;
   }
 
   #pageOne(page: Uint8Array): void {
+    this.#isPageOneUnseen = false;
     this.#sizeByPageOne = expectPageOne(this.#name, page, this.#header);
   }
 

@@ -5,19 +5,17 @@
  */
 
 import type { Capture } from '../../capture/capture.js';
-import type { PageSums } from '../../capture/page-sums.js';
 import type { ResumePoint, ResumeState, SumsOrigin } from '../../capture/resume-state.js';
 import { FormatError, JetliteError, throwIfAborted } from '../../errors.js';
-import { decodeLtx } from '../../ltx/decoder.js';
 import { formatTxid } from '../../ltx/header.js';
 import { ltxPath } from '../../replica/names.js';
 import type { LtxFileInfo, Replica } from '../../replica/replica.js';
-import { planRestore, type RestorePlan } from '../plan.js';
 import { readTrailer } from '../rebuild/trailer.js';
 import { readSnapshotSums } from '../tidy/snapshot-sums.js';
 import { readAcknowledged } from './acknowledged.js';
 import { auditReplica } from './audit.js';
 import { putWhatLitestreamKept, type TakeOverOptions } from './litestream-folder.js';
+import { BrokenChain, recordContent, recordSound } from './record-chain.js';
 import type { Spool } from './spool.js';
 
 export interface ReplicaState {
@@ -55,8 +53,8 @@ export interface LoadOptions extends TakeOverOptions {
 
 /**
  * Prepares `capture`, which has not polled yet, to go on with the replica's chain; what Litestream left unfinished is
- * finished first. A chain that is damaged, has a hole or ends before what was once acknowledged is no error: the replica
- * gets the whole database anew.
+ * finished first. A chain that is damaged, contradicts itself, has a hole or ends before what was once acknowledged is no
+ * error: the replica gets the whole database anew.
  * @throws JetliteError DATABASE if the chain has another page size; and what putWhatLitestreamKept throws
  */
 export async function goOnWith(
@@ -78,13 +76,6 @@ export async function goOnWith(
       if (!(error instanceof BrokenChain) && looks < MAX_LOOKS) continue;
       return beginAnew(files, acknowledged, capture, error.message, options.spool);
     }
-  }
-}
-
-/** What the files lead to is not what the replica once had. */
-class BrokenChain extends JetliteError {
-  constructor(message: string, cause?: unknown) {
-    super('NOT_FOUND', message, { cause });
   }
 }
 
@@ -163,7 +154,6 @@ async function goOnFromReplica(
   state: ResumeState,
   options: LoadOptions,
 ): Promise<ReplicaState> {
-  const { pageSize, sums } = capture;
   if (files.length === 0) {
     const empty = { txid: 0n, timestampMs: 0, fileChecksum: 0n, remembered: false };
     return recordSpooled(empty, undefined, capture, options);
@@ -176,61 +166,11 @@ async function goOnFromReplica(
       ? intents.find((intent) => intent.txid === newest.maxTxid && intent.fileChecksum === fileChecksum)
       : undefined;
   const known = await loadSums(replica, files, capture, state);
-  await recordSound(replica, files, known?.txid ?? 0n, { pageSize, sums }, options);
+  await recordSound(replica, files, known?.txid ?? 0n, capture, options);
   const remembered = known?.own === true || ours !== undefined;
   const { maxTxid: txid, timestampMs } = newest;
   const found = { txid, timestampMs, fileChecksum, remembered };
   return recordSpooled(found, ours?.point, capture, options);
-}
-
-/** Records the newest state by whatever files lead there undamaged. `have` is the state that the sums describe. */
-async function recordSound(
-  replica: Replica,
-  files: readonly LtxFileInfo[],
-  have: bigint,
-  target: { readonly pageSize: number; readonly sums: PageSums },
-  options: LoadOptions,
-): Promise<void> {
-  const { pageSize, sums } = target;
-  let usable = files;
-  let from = have;
-  let damage: DamagedFile | undefined;
-  for (;;) {
-    let plan: RestorePlan;
-    try {
-      plan = planRestore(usable, { kind: 'newest' }, from);
-      if (plan.txid < highestOf(files)) throw new BrokenChain('the newest file is damaged');
-    } catch (error) {
-      if (!(error instanceof JetliteError && error.code === 'NOT_FOUND')) throw error;
-      if (from === 0n) throw new BrokenChain(damage?.message ?? error.message, error);
-      from = 0n;
-      sums.clear();
-      continue;
-    }
-    try {
-      return await recordPlan(replica, plan, pageSize, sums, options);
-    } catch (error) {
-      if (!(error instanceof DamagedFile)) throw error;
-      damage = error;
-      const { file } = error;
-      usable = usable.filter((other) => other !== file);
-      from = 0n;
-      sums.clear();
-    }
-  }
-}
-
-class DamagedFile extends Error {
-  constructor(
-    readonly file: LtxFileInfo,
-    damage: FormatError,
-  ) {
-    super(damage.message, { cause: damage });
-  }
-}
-
-function highestOf(files: readonly LtxFileInfo[]): bigint {
-  return files.reduce((highest, { maxTxid }) => (maxTxid > highest ? maxTxid : highest), 0n);
 }
 
 /** Goes on from the replica's state to that of the last file in the spool that follows it. */
@@ -255,7 +195,7 @@ async function recordSpooled(
       const file = await spool.read(txid);
       if (file === undefined) throw await spoolDamaged(spool, txid);
       const name = { level: 0, minTxid: txid, maxTxid: txid };
-      await recordContent(ltxPath(name), file.content(), spool.folder, capture.pageSize, capture.sums);
+      await recordContent(ltxPath(name), file.content(), spool.folder, capture);
       last = { spooledTxid: txid, timestampMs: file.timestampMs, point: file.point };
     }
   }
@@ -319,56 +259,4 @@ async function soundTrailer(replica: Replica, file: LtxFileInfo): Promise<bigint
     if (error instanceof FormatError) return undefined;
     throw error;
   }
-}
-
-async function recordPlan(
-  replica: Replica,
-  plan: { readonly files: readonly LtxFileInfo[]; readonly bytes: number },
-  pageSize: number,
-  sums: PageSums,
-  options: LoadOptions,
-): Promise<void> {
-  let bytes = 0;
-  for (const file of plan.files) {
-    throwIfAborted(options.signal, 'reading the replica');
-    await recordFile(replica, file, pageSize, sums).catch((error: unknown) => {
-      throw error instanceof FormatError ? new DamagedFile(file, error) : error;
-    });
-    bytes += file.size;
-    options.onProgress?.({ bytes, totalBytes: plan.bytes });
-  }
-}
-
-async function recordFile(
-  replica: Replica,
-  file: LtxFileInfo,
-  pageSize: number,
-  sums: PageSums,
-): Promise<void> {
-  await recordContent(ltxPath(file), replica.read(file), replica.url, pageSize, sums);
-}
-
-async function recordContent(
-  name: string,
-  content: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
-  where: string,
-  pageSize: number,
-  sums: PageSums,
-): Promise<void> {
-  let commit = 0;
-  await decodeLtx(name, content, {
-    header: (header) => {
-      if (header.pageSize !== pageSize) {
-        throw new JetliteError(
-          'DATABASE',
-          `the database has pages of ${pageSize} bytes, the chain in ${where} pages of ${header.pageSize}`,
-          { hint: 'A chain of LTX files has one page size: use a new replica path for this database.' },
-        );
-      }
-      commit = header.commit;
-      if (commit < sums.pageCount) sums.pageCount = commit;
-    },
-    page: (pgno, page) => sums.record(pgno, page, 0, pageSize),
-  });
-  sums.pageCount = commit;
 }
