@@ -124,7 +124,8 @@ test('what restore goes around, or does not meet on its way, is no reason to beg
   const folder = await scratchFolder(t);
   const database = await makeDatabase(shell, folder);
   const grown = [2, 3, 4].map((pgno) => ({ pgno, page: filled(pgno) }));
-  const foreignPage = change({ pages: [{ pgno: 1, page: pageOne(9) }], commit: 3 });
+  // The smaller file, and so the one that is tried.
+  const hole = change({ pages: [{ pgno: 6, page: filled(6) }] });
   const putters: Record<string, (replica: Replica) => Promise<unknown>> = {
     'a snapshot leads over a contradiction': async (replica) => {
       await replica.write({ ...SNAPSHOT, ...TIME }, () => [snapshot()]);
@@ -134,7 +135,7 @@ test('what restore goes around, or does not meet on its way, is no reason to beg
     },
     'a damaged file would contradict': async (replica) => {
       await putFiles(replica, { what: '', says: /./ });
-      const damaged = flipped(foreignPage, foreignPage.length - 1);
+      const damaged = flipped(hole, hole.length - 1);
       await replica.write({ ...MERGED, ...TIME }, () => [damaged]);
     },
     'its size changes beside a page 1': async (replica) => {
