@@ -61,7 +61,7 @@ export class ConfigMap {
       const found = node?.kind === 'scalar' ? node.unset.find(matters) : undefined;
       if (found === undefined) continue;
       throw usage(
-        `${this.#where(key, (node as YamlNode).line)}: the environment variable ${found.name} is not set`,
+        `${this.#where(key, (node as YamlNode).line)}: ${found.shown} is not set`,
         'Set it, or write a $ that stands for itself with --no-expand-env.',
       );
     }

@@ -94,8 +94,8 @@ export function parseConfig(text: string, file: string, env: Environment | undef
   const warn: Warn = (warning) => warnings.push(warning);
   const expand = (value: string, line: number): Expanded => {
     const expanded = env === undefined ? { text: value, unset: [] } : expandVariables(value, env);
-    for (const { name } of expanded.unset)
-      warn(`${file}:${line}: the environment variable ${name} is not set; it stands for nothing`);
+    for (const { shown } of expanded.unset)
+      warn(`${file}:${line}: ${shown} is not set; it stands for nothing`);
     return expanded;
   };
   const root = parseYaml(text, file, expand);
@@ -263,7 +263,13 @@ function expandVariables(value: string, env: Environment): Expanded {
   const text = value.replace(VARIABLE, (whole, braced, bare, offset: number) => {
     const name = (braced ?? bare) as string;
     const found = env[name];
-    if (found === undefined) unset.push({ name, rest: value.slice(offset + whole.length) });
+    const rest = value.slice(offset + whole.length);
+    // Anything else may be a password with a dollar sign in it.
+    const isNamed = braced !== undefined || whole === value || rest.startsWith('/');
+    const shown = isNamed
+      ? `the environment variable ${name}`
+      : 'an environment variable (put its name in braces)';
+    if (found === undefined) unset.push({ shown, rest });
     return found ?? '';
   });
   return { text, unset };

@@ -16,7 +16,8 @@ export interface YamlScalar {
 }
 
 export interface UnsetVariable {
-  readonly name: string;
+  /** For messages: its name, where it is not perhaps a part of a password with a dollar sign in it. */
+  readonly shown: string;
   /** What comes after it, not expanded. */
   readonly rest: string;
 }
@@ -118,7 +119,12 @@ export function parseYaml(
       case EVENT_ID.ALIAS: {
         const name = source.slice(event.anchorStart, event.anchorEnd);
         return (
-          anchors.get(name) ?? refuse(lines.lineOf(event.anchorStart), `there is no anchor &${name} above`)
+          anchors.get(name) ??
+          // Not named: a password may begin with an asterisk.
+          refuse(
+            lines.lineOf(event.anchorStart),
+            'an unquoted * stands for an anchor, and there is none above',
+          )
         );
       }
       case EVENT_ID.SEQUENCE: {

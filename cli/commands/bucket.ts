@@ -1,4 +1,5 @@
 import { JetliteError } from '../../lib/errors.js';
+import { printable } from '../../lib/printable.js';
 import type { BucketInfo, BucketSettings } from '../../lib/replica/nats/bucket.js';
 import type { NatsOptions } from '../../lib/replica/nats/connect.js';
 import type { Context } from '../command.js';
@@ -154,7 +155,7 @@ function expected(option: string, what: string, found: string): JetliteError {
 
 function showList(buckets: readonly BucketInfo[], json: boolean, { terminal }: Context): void {
   const rows = buckets.map(({ name, replicas, storage, bytes, description }) => {
-    return [name, String(replicas), storage, formatBytes(bytes), description];
+    return [name, String(replicas), storage, formatBytes(bytes), printable(description)];
   });
   if (json) terminal.json(buckets.map(asJson));
   else terminal.result(formatTable(['bucket', 'replicas', 'storage', 'size', 'description'], rows));
@@ -174,7 +175,7 @@ function showOne(bucket: BucketInfo, json: boolean, { terminal }: Context): void
     `created      ${formatMoment(bucket.createdMs)}`,
   ];
   if (ttlMs > 0) lines.push(`ttl          ${ttlMs / 1000} s`);
-  if (description !== '') lines.push(`description  ${description}`);
+  if (description !== '') lines.push(`description  ${printable(description)}`);
   for (const danger of bucket.dangers) lines.push(`unsafe       ${danger}`);
   terminal.result(lines.join('\n'));
 }

@@ -49,6 +49,10 @@ export function parseReplicaUrl(untrimmed: string): ReplicaAddress {
   // A mistyped URL must not become a folder, with whatever secret it holds in the folder's name.
   const mistyped = /^(nats|tls|file):/i.exec(text)?.[1].toLowerCase();
   if (mistyped !== undefined) throw usage(`expected ${mistyped}:// at the start of the replica URL`);
+  if (/^(?:nats|tls)\/\/|^[^/]*:[^/]*@/i.test(text))
+    throw usage(
+      'expected nats:// at the start of the replica URL, or a path: write ./ before a path with : and @ in it',
+    );
   return fileAddress(resolve(text.startsWith('~/') ? join(homedir(), text.slice(2)) : text));
 }
 
@@ -94,7 +98,10 @@ function parseNatsUrl(text: string): ReplicaAddress {
           .split('/');
   const [bucket, ...prefix] = segments.map((segment) => decoded(segment, shown));
   if (bucket === undefined || bucket === '') {
-    throw usage(`the URL names no bucket: ${shown}`, 'Write it behind the server: nats://HOST/BUCKET.');
+    const hint = /\/.*@/.test(rest)
+      ? 'Write it behind the server: nats://HOST/BUCKET; an @ in a prefix as %40.'
+      : 'Write it behind the server: nats://HOST/BUCKET.';
+    throw usage(`the URL names no bucket: ${shown}`, hint);
   }
   if (!/^[A-Za-z0-9_-]+$/.test(bucket)) {
     throw usage(

@@ -188,7 +188,7 @@ test('what is not YAML is refused with file and line', () => {
   assert.match(refusal('dbs:\n  - path: a: b'), /^\/etc\/jetlite\.yml:2: /);
   assert.match(refusal('dbs: [\n'), /^\/etc\/jetlite\.yml:\d: /);
   assert.match(refusal('a: 1\na: 2'), /:2: a: the key stands here a second time/);
-  assert.match(refusal('dbs: *nothing'), /:1: there is no anchor &nothing above/);
+  assert.match(refusal('dbs: *nothing'), /:1: an unquoted \* stands for an anchor, and there is none above$/);
   assert.match(refusal(`dbs: [{replica: {url: \${URL}}}]`), /put a variable in quotes/);
   assert.match(refusal(''), /the file is empty/);
   assert.match(refusal('# nothing\n'), /the file is empty/);
@@ -218,9 +218,21 @@ test('variables are expanded in values only, once, and a missing one is a warnin
   assert.deepEqual(literal.databases[0].replica.nats, { token: `\${TOKEN}` });
 });
 
+test('what follows a dollar sign in a password is not shown', () => {
+  for (const lines of [
+    ['username: me', 'password: Tr0ub$Xy12zz'],
+    ['token: Tr0ub$Xy12zz'],
+    ['url: nats://me:Tr0ub$Xy12zz@h/B'],
+  ]) {
+    const yaml = withReplica(...(lines[0].startsWith('url') ? [] : ['url: nats://h/B']), ...lines);
+    assert.match(refusal(yaml), /an environment variable [^|]* is not set/);
+    assert.doesNotMatch(refusal(yaml), /Xy12zz/);
+  }
+});
+
 test('a variable that is not set where a credential stands is refused by its name and key', () => {
   const credentials = {
-    password: ['username: me', 'password: x$PW'],
+    password: ['username: me', `password: "x\${PW}"`],
     username: ['username: $PW', 'password: x'],
     token: [`token: \${PW}`],
     jwt: ['jwt: $PW', 'seed: SU'],

@@ -32,6 +32,8 @@ test('wherever on the command line it stands, it is refused and leaves nothing b
     ['backup', URL, 'a.db'],
     ['replicate', '--once', URL, 'a.db'],
     ['inspect', URL],
+    ['backup', 'a.db', 'ali:hunter2@127.0.0.1:1/B'],
+    ['backup', 'a.db', 'nats//ali:hunter2@h/B'],
   ];
   const runs = await Promise.all(cases.map((args) => jetlite([...args, '--log-level', 'debug'], { cwd })));
   for (const [i, { exitCode, stdout, stderr }] of runs.entries()) {

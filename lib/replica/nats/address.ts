@@ -73,8 +73,8 @@ function matchServer(text: string, shown: string): RegExpExecArray {
     text,
   );
   if (match !== null) return match;
-  throw new JetliteError('USAGE', `expected [user:password@]host[:port] of a NATS server in ${shown}`, {
-    hint: 'Percent-encode the characters @ : / , % in a user or password.',
+  throw new JetliteError('USAGE', `expected the address of a NATS server, found ${shown}`, {
+    hint: 'Write nats://HOST:PORT, without a bucket. In a user or password, percent-encode @ : / , and %.',
   });
 }
 
