@@ -143,8 +143,7 @@ async function imageWal(request: ImageRequest, follower: Follower): Promise<Imag
       request.onProgress?.((next - 1) * request.pageSize, pageCount * request.pageSize);
     }
     // The horizon that counts is read after the last read of the database file.
-    await catchUpBeyondDoubt(request, follower, sink);
-    pageCount = await sizeAtHorizon(request, follower, sink);
+    pageCount = await sizeBeyondDoubt(request, follower, sink);
   } while (next <= pageCount);
   set.truncate(pageCount);
   return { pageCount, quiet: undefined };
@@ -181,17 +180,20 @@ function pairOf({ database, wal, shm }: SourceFiles): WalPair {
   return { database, wal: wal!, shm };
 }
 
-/** Follows to a horizon of now that the pages read before are of, whoever ran a checkpoint. Throws ImageSpoilt if there is none. */
-export async function catchUpBeyondDoubt(
+/**
+ * The same for a horizon that the pages read before are of, whoever ran a checkpoint. Nothing is to be read after it.
+ * Throws ImageSpoilt if there is none.
+ */
+export async function sizeBeyondDoubt(
   request: Pick<ImageRequest, 'files' | 'signal'>,
   follower: Follower,
   sink: FrameSink,
-): Promise<void> {
+): Promise<number> {
   for (let looks = 0; looks < HORIZON_LOOKS; looks++) {
     if (looks > 0) await delay(looks);
-    await catchUp(request, follower, sink);
+    const pageCount = await sizeAtHorizon(request, follower, sink);
     const doubt = await follower.doubt(pairOf(request.files));
-    if (doubt === undefined) return;
+    if (doubt === undefined) return pageCount;
     if (doubt !== 'again') throw new ImageSpoilt(doubt.why);
   }
   throw new ImageSpoilt('its index changes faster than it can be looked at');

@@ -25,12 +25,12 @@ import {
   assertClosed,
   assertUnmoved,
   catchUp,
-  catchUpBeyondDoubt,
   databaseSize,
   ImageSpoilt,
   readDatabaseHeader,
   settledStamp,
   sizeAtHorizon,
+  sizeBeyondDoubt,
 } from './image.js';
 import type { PageSet } from './page-set.js';
 import type { PageSums } from './page-sums.js';
@@ -113,7 +113,7 @@ async function streamWal(request: StreamRequest, follower: Follower): Promise<St
         followedAt = performance.now();
       }
     }
-    await catchUpBeyondDoubt(request, follower, sink);
+    await sizeBeyondDoubt(request, follower, sink);
     // A checkpoint cuts the file off behind the last page, and no frame says which pages that takes away.
     if (hasShrunk) throw new ImageSpoilt('the database has shrunk while it was being read');
     const page = new Uint8Array(pageSize);
