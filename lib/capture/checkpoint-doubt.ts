@@ -22,8 +22,7 @@ import {
   isGeneration,
   lastCommit,
 } from './frame-reader.js';
-import { indexKey, type WalPair } from './index-trust.js';
-import { indexUse } from './locks.js';
+import { indexKey, useOf, type WalPair } from './index-trust.js';
 import { isCheckpointed } from './restart-proof.js';
 import { viewWal, type WalView } from './wal-view.js';
 
@@ -57,7 +56,7 @@ export async function doubtPages(
   position: ChainPosition,
   before: BeforePages,
 ): Promise<Doubt> {
-  const use = indexUse(pair.database, pair.shm!);
+  const use = useOf(pair);
   if (use === 'used') return undefined;
   if (use === 'unused') return { why: 'somebody holds the database for himself', isStale: false };
   const key = indexKey(index);

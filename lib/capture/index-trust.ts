@@ -17,7 +17,7 @@
 
 import { performance } from 'node:perf_hooks';
 import type { WalIndexHeader } from '../sqlite/wal-index.js';
-import { type OpenFile, stampOf } from './files.js';
+import { isSettled, type OpenFile, stampOf } from './files.js';
 import { type ChainPosition, generationStart, lastCommit } from './frame-reader.js';
 import { indexUse } from './locks.js';
 import { viewWal, type WalView } from './wal-view.js';
@@ -44,7 +44,7 @@ export class IndexTrust {
   #stale: string | undefined;
   #checkedAt = Number.NEGATIVE_INFINITY;
   /** What WAL and index were like at the last check. */
-  #checked: { readonly index: string; readonly wal: string } | undefined;
+  #checked: { readonly index: string; readonly wal: string; readonly settled: boolean } | undefined;
 
   /** What a view is worth: with its index, or without it. `fresh` makes it look at the locks first. */
   judge(view: WalView, pair: WalPair, fresh: boolean): WalView {
@@ -57,8 +57,7 @@ export class IndexTrust {
     }
     this.#changing = undefined;
     if (!('index' in view) || view.index === undefined) return view;
-    const key = indexKey(view.index);
-    if (this.#stale !== key) this.#stale = undefined;
+    if (this.#stale !== undefined && this.#stale !== lifeOf(pair.shm!, view.index)) this.#stale = undefined;
     if (!this.#unused && this.#stale === undefined) return view;
     this.undecided = false;
     return view.kind === 'empty'
@@ -68,8 +67,8 @@ export class IndexTrust {
 
   /** Takes a header for stale until it changes, unless somebody is seen to use it. Returns whether it does. */
   distrust(pair: WalPair, index: WalIndexHeader): boolean {
-    if (pair.shm !== undefined && indexUse(pair.database, pair.shm) === 'used') return false;
-    this.#stale = indexKey(index);
+    if (useOf(pair) === 'used') return false;
+    if (pair.shm !== undefined) this.#stale = lifeOf(pair.shm, index);
     return true;
   }
 
@@ -81,14 +80,16 @@ export class IndexTrust {
     if (!('index' in view) || view.index === undefined) return false;
     const now = performance.now();
     if (now - this.#checkedAt < CHECK_MS) return false;
-    const { mtimeNs, size } = stampOf(pair.wal);
-    const seen = { index: `${view.kind} ${indexKey(view.index)}`, wal: `${mtimeNs} ${size}` };
+    const stamp = stampOf(pair.wal);
+    const wal = `${stamp.mtimeNs} ${stamp.size}`;
+    const index = `${view.kind} ${stamp.ino} ${lifeOf(pair.shm!, view.index)}`;
+    const seen = { index, wal, settled: isSettled(stamp) };
     const before = this.#checked;
-    const isSame = before?.index === seen.index && before.wal === seen.wal;
+    const isSame = before?.index === seen.index && before.wal === seen.wal && before.settled;
     if (isSame && !this.undecided) return false;
     this.#checkedAt = now;
     this.undecided = false;
-    if (pair.shm !== undefined && indexUse(pair.database, pair.shm) === 'used') {
+    if (useOf(pair) === 'used') {
       this.#checked = seen;
       return false;
     }
@@ -109,7 +110,7 @@ export class IndexTrust {
       return false;
     }
     this.#checked = seen;
-    if (proven) this.#stale = indexKey(view.index);
+    if (proven) this.#stale = lifeOf(pair.shm!, view.index);
     return proven;
   }
 
@@ -117,8 +118,19 @@ export class IndexTrust {
     const now = performance.now();
     if (!fresh && now - this.#locksSeenAt < CHECK_MS) return;
     this.#locksSeenAt = now;
-    this.#unused = pair.shm !== undefined && indexUse(pair.database, pair.shm) === 'unused';
+    this.#unused = useOf(pair) === 'unused';
   }
+}
+
+/** Undefined if there is no index. */
+export function useOf({ database, wal, shm }: WalPair): ReturnType<typeof indexUse> | undefined {
+  return shm && indexUse({ database, wal, shm });
+}
+
+/** Equal for the same header, unless the file was begun anew meanwhile: the first header of each life says the same. */
+function lifeOf(shm: OpenFile, index: WalIndexHeader): string {
+  const { dev, ino, ctimeNs } = stampOf(shm);
+  return `${dev} ${ino} ${ctimeNs} ${indexKey(index)}`;
 }
 
 /** Equal for headers that say the same. */

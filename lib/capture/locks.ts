@@ -53,17 +53,26 @@ export function parseLocks(table: string, device: string, ino: bigint): SeenLock
   return locks;
 }
 
+export interface LockedFiles {
+  readonly database: OpenFile;
+  readonly wal: OpenFile;
+  readonly shm: OpenFile;
+}
+
 /**
  * Whether the index is one that connections use.
  * - `used`: somebody is seen to, so its header governs.
  * - `unused`: somebody holds the database for itself, and whoever does is the only one connected, without using it.
  * - `unknown`: nobody is seen at all.
  */
-export function indexUse(database: OpenFile, shm: OpenFile): 'used' | 'unused' | 'unknown' {
+export function indexUse({ database, wal, shm }: LockedFiles): 'used' | 'unused' | 'unknown' {
   const table = readTable();
   if (locksIn(table, shm).some((lock) => covers(lock, SHM_PRESENCE_BYTE))) return 'used';
-  // The last to close holds the database for itself, too, but takes the index's name away before it stops using it.
-  return isExclusive(table, database) && stampOf(shm).links > 0n ? 'unused' : 'unknown';
+  if (!isExclusive(table, database)) return 'unknown';
+  // The last to close holds the database for itself, too, but takes the index's name away before it stops using it. It
+  // writes nothing to the WAL after that.
+  const { links, ctimeNs } = stampOf(shm);
+  return links > 0n || stampOf(wal).mtimeNs > ctimeNs ? 'unused' : 'unknown';
 }
 
 /** Whether somebody is seen to hold the database for itself: to write pages to it, or in exclusive locking mode. */

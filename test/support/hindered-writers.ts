@@ -10,9 +10,12 @@ function hindered(t: TestContext, path: string, how: readonly string[]): Applica
   return Application.start(t, path, [strace, '-D', '-f', '-qq', '-o', '/dev/null', ...how]);
 }
 
-/** Is killed when it syncs for the first time: its commit frame is written, and not published. */
-export function killedAtSync(t: TestContext, path: string): Application | undefined {
-  return hindered(t, path, ['-e', 'inject=fsync,fdatasync:signal=KILL:when=1']);
+/**
+ * Is killed when it syncs for the first time: its commit frame is written, and not published. With the first frame of a WAL
+ * that is so at the third: before it the WAL's header and the folder are synced.
+ */
+export function killedAtSync(t: TestContext, path: string, which = 1): Application | undefined {
+  return hindered(t, path, ['-e', `inject=fsync,fdatasync:signal=KILL:when=${which}`]);
 }
 
 /** Stands still for seconds when it writes to the WAL for the first time: a restart is published, and nothing under it. */

@@ -43,6 +43,8 @@ export class StagedSource {
   isExclusive = false;
   /** Half of the index header is new. */
   isTorn = false;
+  /** Half of a page of the database is new. The system copies a page at once, but a read may come in between. */
+  isInPage = false;
   readonly story: string[] = [];
   readonly #random: Random;
   readonly #mayBeExclusive: boolean;
@@ -101,7 +103,8 @@ export class StagedSource {
     if (draw < 50) return this.#write(this.#plan('publish'));
     if (draw < 58) return this.#write(this.#plan('roll back'));
     if (draw < 62) return this.#write(this.#plan(this.alive > 1 ? 'die before publishing' : 'publish'));
-    if (draw < 72) return this.#checkpoint('some');
+    // Nobody but readers keeps a checkpoint from copying all.
+    if (draw < 72) return this.#checkpoint(this.isExclusive ? 'all' : 'some');
     if (draw < 86) return this.#checkpoint('all');
     if (draw < 91) return this.#checkpoint('truncate');
     if (draw < 95) return this.isExclusive ? this.#checkpoint('all') : this.#open();
@@ -134,6 +137,7 @@ export class StagedSource {
     this.alive = 0;
     this.isExclusive = false;
     this.isTorn = false;
+    this.isInPage = false;
     this.#isUsed = false;
     this.#isClosing = false;
   }
@@ -340,9 +344,11 @@ export class StagedSource {
         for (const from of pgno > pageCount ? [] : [0, PAGE / 2]) {
           fs.writeSync(this.#database, page, from, PAGE / 2, (pgno - 1) * PAGE + from);
           world.touch(this.path);
+          this.isInPage = from === 0;
           yield;
         }
       }
+      this.isInPage = false;
       if (end === this.#header.maxFrame && fs.fstatSync(this.#database).size > pageCount * PAGE) {
         fs.ftruncateSync(this.#database, pageCount * PAGE);
         world.touch(this.path);

@@ -29,6 +29,8 @@ let isBetween = false;
 export const world = {
   /** Is called before each read and each look at a file's times, and while capture waits. */
   between: undefined as (() => void) | undefined,
+  /** Is called before time passes in which the system would be done with any call. */
+  pause: undefined as (() => void) | undefined,
   /** The lines of /proc/locks. */
   locks: (): string => '',
 
@@ -39,6 +41,7 @@ export const world = {
   },
 
   pass(ms: number): void {
+    if (ms > 1) world.pause?.();
     nowMs += ms;
   },
 
@@ -114,7 +117,7 @@ export function takeOver(): void {
   Object.assign(fs, staged);
   const wait = async (ms: number): Promise<void> => {
     for (let part = 0; part < 4; part++) {
-      nowMs += ms / 4;
+      world.pass(ms / 4);
       between();
     }
     await system.immediate();

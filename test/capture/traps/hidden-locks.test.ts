@@ -67,6 +67,55 @@ for (const fileEvents of [true, false]) {
     });
   }
 
+  test(`an index that was left behind is found out by commits that moved no time and no size of the WAL, ${how}`, async (t) => {
+    const first = await Application.inScratchFolder(t);
+    if (!first) return;
+    await first.open({ pragmas: PRAGMAS });
+    await first.run('CREATE TABLE t(x)', insert(1));
+    await first.kill();
+    const app = first.another(t);
+    await app.open({ pragmas: [...EXCLUSIVE, 'cache_size=1'] });
+    const spill = 'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50)';
+    await app.run('BEGIN', `INSERT INTO t ${spill} SELECT randomblob(3000) FROM n`, 'ROLLBACK');
+    // As a clock leaves them that has not ticked since.
+    const times = [new Date(), new Date(Date.now() + 3_600_000)] as const;
+    fs.utimesSync(`${app.path}-wal`, ...times);
+    const { size } = fs.statSync(`${app.path}-wal`);
+    const copy = CapturedCopy.of(t, app.path, { fileEvents });
+    await copy.catchUp();
+    await app.run(insert(3), insert(4));
+    assert.equal(fs.statSync(`${app.path}-wal`).size, size);
+    fs.utimesSync(`${app.path}-wal`, ...times);
+    await becomesEqual(copy, app);
+  });
+
+  test(`an index that begins like the one before it is not taken for that one, ${how}`, async (t) => {
+    const app = await Application.inScratchFolder(t);
+    if (!app) return;
+    await app.open({ pragmas: PRAGMAS });
+    await app.run('CREATE TABLE t(x)', insert(1));
+    await app.close();
+    const writer = killedAtSync(t, app.path, 3);
+    if (!writer) return;
+    const copy = CapturedCopy.of(t, app.path, { fileEvents });
+    const lives: unknown[] = [];
+    for (const isLast of [false, true]) {
+      await app.open({ pragmas: PRAGMAS });
+      assert.deepEqual(await app.run('SELECT x FROM t'), [[1]]);
+      lives.push(readIndex(`${app.path}-shm`));
+      await copy.catchUp();
+      await sleep(520);
+      await copy.catchUp();
+      if (!isLast) await app.close();
+    }
+    assert.deepEqual(lives[1], lives[0]);
+    await writer.open({ pragmas: ['synchronous=full', 'wal_autocheckpoint=0'] });
+    writer.send(insert(2));
+    await writer.ended;
+    await copy.catchUp();
+    await copy.assertEquals(app);
+  });
+
   test(`a commit that was never published is left alone and said to be undecided, ${how}`, async (t) => {
     const app = await Application.inScratchFolder(t);
     if (!app) return;

@@ -51,6 +51,26 @@ for (const fileEvents of [true, false]) {
       assert.deepEqual(readIndex(`${app.path}-shm`), left, 'the naive rule: the index has not moved');
     });
 
+    test(`an exclusive writer after ${what} that lost its name is followed, ${how}`, async (t) => {
+      const first = await leave(t, history);
+      if (!first) return;
+      const copy = CapturedCopy.of(t, first.path, { fileEvents });
+      await copy.catchUp();
+      // As who closes last and is killed in the middle of that.
+      rmSync(`${first.path}-shm`);
+      const app = first.another(t);
+      await app.open({ pragmas: EXCLUSIVE });
+      await sleep(20);
+      for (const n of [10, 11]) {
+        await app.run(commit(n));
+        await copy.catchUp();
+        await sleep(520);
+        await copy.catchUp();
+        await copy.assertEquals(app);
+        assert.equal(copy.capture.undecided, false);
+      }
+    });
+
     test(`a checkpoint of an exclusive writer beside ${what} is not overlooked, ${how}`, async (t) => {
       const first = await leave(t, history);
       if (!first) return;
