@@ -221,6 +221,7 @@ export class Capture {
       kept: this.#gathering.newPages(),
       scratchPath: () => this.#scratchPath(),
       wake: () => this.wake(),
+      isUndecided: () => this.undecided,
       onDamage: (message) => this.#emit('damage', 'error', message),
       onClose: () => {
         this.#frozen = undefined;

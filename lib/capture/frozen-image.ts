@@ -42,6 +42,8 @@ export interface FrozenRequest {
   readonly scratchPath: () => string;
   /** Makes capture look at once. */
   readonly wake: () => void;
+  /** Whether the WAL holds a commit that may be one, not followed. */
+  readonly isUndecided: () => boolean;
   /** Tells that the source has lost or damaged pages. */
   readonly onDamage: (message: string) => void;
   readonly onClose: () => void;
@@ -218,9 +220,10 @@ export class FrozenImage {
 
   /** Whether nothing that capture knows of can have changed what the files hold of page `pgno`. */
   #isUnexplained(pgno: number): boolean {
-    const { files } = this.#request;
+    const { files, isUndecided } = this.#request;
     return (
       !this.#blind &&
+      !isUndecided() &&
       !this.#isChanged(pgno) &&
       this.#wal !== undefined &&
       this.#heldWal() !== undefined &&

@@ -7,6 +7,7 @@ import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import { mock, type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { ImageSpoilt } from '../../../lib/capture/image.js';
 import { Application } from '../../support/application.js';
 import { CapturedCopy } from '../../support/captured-copy.js';
 import { craftIndex, overwrite, parseWal, readIndex } from '../../support/wal-files.js';
@@ -90,3 +91,31 @@ for (const left of ['a restart', 'an emptied WAL', 'frames'] as const) {
     });
   }
 }
+
+test('no damage is told of where a commit that the index does not show was copied', async (t) => {
+  const first = await Application.inScratchFolder(t);
+  if (!first) return;
+  await first.open({ pragmas: PRAGMAS });
+  await first.run('CREATE TABLE t(id INTEGER PRIMARY KEY, x)', INSERT, ...LEFT.frames);
+  await first.kill();
+  const app = first.another(t);
+  await app.open({ pragmas: ['locking_mode=exclusive', ...PRAGMAS] });
+  const copy = CapturedCopy.of(t, app.path);
+  await copy.catchUp();
+  await app.run(UPDATE, 'PRAGMA wal_checkpoint(PASSIVE)');
+  const looking = setInterval(() => copy.capture.poll().catch(() => {}), 10);
+  t.after(() => clearInterval(looking));
+  while (!copy.capture.undecided) await sleep(20);
+  let image = copy.capture.freeze();
+  while (image === undefined) {
+    await sleep(1);
+    image = copy.capture.freeze();
+  }
+  await assert.rejects(async () => {
+    for await (const _ of image.runs());
+  }, ImageSpoilt);
+  assert.deepEqual(
+    copy.events.filter(({ type }) => type === 'damage'),
+    [],
+  );
+});
