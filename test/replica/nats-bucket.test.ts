@@ -85,3 +85,26 @@ test('a bucket that the nats package made serves as well, in memory and compress
     else assert.deepEqual(warnings, []);
   }
 });
+
+test('a bucket that becomes unsafe under a writer is warned of and refused, and written again when that is put right', async (t) => {
+  const server = await startNatsServer(t);
+  if (server === undefined) return;
+  await makeBucket(server);
+  const warnings: string[] = [];
+  const replica = await openBucketReplica(t, server, 'backups', {
+    onWarning: (message) => warnings.push(message),
+  });
+  await replica.write(target(0, 1n), bytes('one'));
+  await edit(server, { max_age: 3600 * 1e9 });
+  await replica.audit!();
+  assert.equal(
+    warnings.filter((warning) => /can lose parts of a replica: .*max_age/.test(warning)).length,
+    1,
+  );
+  await assert.rejects(replica.write(target(0, 2n), bytes('two')), { code: 'REPLICA', message: /max_age/ });
+  const connection = await connect({ servers: server.url });
+  t.after(() => connection.close());
+  await (await connection.jetstreamManager()).streams.update('OBJ_backups', { max_age: 0 });
+  const file = await replica.write(target(0, 2n), bytes('two'));
+  assert.equal(await contentOf(replica, file), 'two');
+});

@@ -76,6 +76,8 @@ export interface Bucket {
   readonly maxMessageSize: number;
   /** Settings that let the server drop parts of a replica, in words. */
   readonly dangers: readonly string[];
+  /** Looks at the settings again: somebody may have changed them, or made the bucket anew. Throws REPLICA. */
+  look(): Promise<void>;
 }
 
 /** Opens a bucket that exists. Throws REPLICA if it does not. What is wrong with its settings is warned of. */
@@ -86,33 +88,64 @@ export async function openBucket(
 ): Promise<Bucket> {
   const manager = await managerOf(link, name);
   const info = await streamOf(manager, link, name);
-  const { config, cluster } = info;
-  const dangers = dangersOf(config);
-  for (const danger of dangers) onWarning(`bucket ${name} can lose parts of a replica: ${danger}`);
-  if (config.storage === StorageType.Memory) {
-    onWarning(`bucket ${name} is in memory: what is in it is gone when its servers end`);
-  }
-  if (config.num_replicas === 1 && cluster?.name) {
-    onWarning(
-      `bucket ${name} is on one server of the cluster ${cluster.name} only; three replicas would outlive one`,
-    );
-  }
+  let { config } = info;
+  let dangers = dangersOf(config);
+  const told = new Set<string>();
+  const warn = ({ cluster }: StreamInfo): void => {
+    for (const warning of warningsOf(name, config, cluster?.name, dangers)) {
+      if (!told.has(warning)) onWarning(warning);
+      told.add(warning);
+    }
+  };
+  warn(info);
   return {
     link,
     name,
     stream: config.name,
     jetstream: link.connection.jetstream({ timeout: link.timeoutMs }),
     manager,
-    replicated: config.num_replicas > 1,
+    get replicated() {
+      return config.num_replicas > 1;
+    },
     leader: new StreamLeader(manager, info),
-    isCopy: config.mirror !== undefined || (config.sources ?? []).length > 0,
+    get isCopy() {
+      return config.mirror !== undefined || (config.sources ?? []).length > 0;
+    },
     // Asked each time: after a reconnect it may be another server.
     get pushesAll() {
       return isAtLeast(link.connection.info?.version ?? '', PUSHES_ALL_SINCE);
     },
-    maxMessageSize: config.max_msg_size,
-    dangers,
+    get maxMessageSize() {
+      return config.max_msg_size;
+    },
+    get dangers() {
+      return dangers;
+    },
+    async look() {
+      const now = await streamOf(manager, link, name);
+      config = now.config;
+      dangers = dangersOf(config);
+      warn(now);
+    },
   };
+}
+
+function warningsOf(
+  name: string,
+  config: StreamConfig,
+  cluster: string | undefined,
+  dangers: readonly string[],
+): string[] {
+  const warnings = dangers.map((danger) => `bucket ${name} can lose parts of a replica: ${danger}`);
+  if (config.storage === StorageType.Memory) {
+    warnings.push(`bucket ${name} is in memory: what is in it is gone when its servers end`);
+  }
+  if (config.num_replicas === 1 && cluster) {
+    warnings.push(
+      `bucket ${name} is on one server of the cluster ${cluster} only; three replicas would outlive one`,
+    );
+  }
+  return warnings;
 }
 
 /** Whether a version of the server is that one or newer; one that tells none is believed to be. */
@@ -123,8 +156,10 @@ function isAtLeast(version: string, least: readonly number[]): boolean {
   return at === -1 || parts[at] > least[at];
 }
 
-/** Throws REPLICA if the server may drop parts of a replica from the bucket. */
-export function expectSafe({ name, link, dangers }: Bucket): void {
+/** Throws REPLICA if the server may drop parts of a replica from the bucket. Asks it only where it once said so. */
+export async function expectSafe(bucket: Bucket): Promise<void> {
+  if (bucket.dangers.length > 0) await bucket.look();
+  const { name, link, dangers } = bucket;
   if (dangers.length === 0) return;
   throw new JetliteError(
     'REPLICA',

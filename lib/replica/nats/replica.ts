@@ -124,13 +124,14 @@ class NatsReplica implements Replica {
   }
 
   async audit(remembered: readonly LtxFileInfo[] = [], seenMs = Date.now()): Promise<AuditFindings> {
+    await this.#bucket.look();
     const listed = await this.#listing.files(true);
     const flaws = await auditFiles(this.#bucket, this.#prefix, listed, remembered, seenMs);
     return { files: listed.map(infoOf).sort(compareFiles), flaws };
   }
 
   async write(target: LtxFileTarget, content: ByteSource, signal?: AbortSignal): Promise<LtxFileInfo> {
-    if (!this.#allowUnsafe) expectSafe(this.#bucket);
+    if (!this.#allowUnsafe) await expectSafe(this.#bucket);
     const name = this.#name(ltxPath(target));
     const isNext = target.level === 0 && target.heals === undefined;
     const expectFree = isNext ? () => this.#expectNothingAbove(target) : undefined;
