@@ -373,6 +373,7 @@ test('every example that the README marks is run', () => {
     'jwt',
     'creds',
     'tls-environment',
+    'permissions', // in test/replica/nats-permissions.test.ts
   ];
   const names = new Set(EXAMPLES.map(({ name }) => name));
   assert.deepEqual([...names].sort(), [...run, 'tls', 'mutual-tls'].sort());

@@ -145,6 +145,7 @@ export class NatsLink {
   readonly #onWarning: (message: string) => void;
   readonly #whenLost = new Set<(error: JetliteError) => void>();
   readonly #whenBack = new Set<() => void>();
+  readonly #whenForbidden = new Set<(subject: string) => void>();
   #isConnected = true;
   /** Why the servers do not let us in again; undefined as long as it is not known. */
   #refusal: string | undefined;
@@ -179,6 +180,12 @@ export class NatsLink {
   onReturn(callback: () => void): () => void {
     this.#whenBack.add(callback);
     return () => this.#whenBack.delete(callback);
+  }
+
+  /** Calls back with each subject to which the server does not let us publish; the answer takes the wish back. */
+  onForbidden(callback: (subject: string) => void): () => void {
+    this.#whenForbidden.add(callback);
+    return () => this.#whenForbidden.delete(callback);
   }
 
   /** What the action comes to, or as soon as the connection breaks the error that says so. */
@@ -251,6 +258,9 @@ export class NatsLink {
         this.#lose();
       }
       if (status.type === Events.Error && !this.#isConnected) this.#hearRefusal(`${status.data}`);
+      if (status.type === Events.Error && status.permissionContext?.operation === 'publish') {
+        for (const callback of [...this.#whenForbidden]) callback(status.permissionContext.subject);
+      }
       // The client tells of one return as often as it was refused before.
       if (status.type === Events.Reconnect && !this.#isConnected) {
         this.#isConnected = true;

@@ -4,7 +4,9 @@
  * 1. A consumer of ours lives in the server's memory and acknowledges nothing. The server numbers what it delivers; a
  *    number that is not the next one, a heartbeat that names a later one, silence, a lost connection or a status that
  *    ends the consumer breaks it, once and for good. Whoever uses it goes on with a new one.
- * 2. The server stops at a flow-control request until it is answered; answering late bounds what waits here.
+ * 2. The server stops at a flow-control request until it is answered; answering late bounds what waits here. Who may not
+ *    answer gets no more than fits before such a request. The server refuses the answer without saying to whom it was
+ *    given, and its heartbeats go on: only together with one that shows it waiting is the refusal the consumer's end.
  * 3. `pending` is counted by the server when it makes the consumer: that many messages are the present.
  */
 
@@ -20,12 +22,14 @@ import {
 } from 'nats';
 import type { Bucket } from './bucket.js';
 import { ASK_AGAIN_MS } from './connect.js';
-import { isPassing } from './errors.js';
+import { isPassing, mayNotPublish } from './errors.js';
 
 const HEARTBEAT_MS = 2000;
 /** How often to look whether anything came, and how often in a row nothing is silence. */
 const LISTEN_MS = 4000;
 const SILENT_TIMES = 3;
+/** A consumer that hears nothing is broken by then. */
+export const SILENCE_MS = LISTEN_MS * (SILENT_TIMES + 1);
 /** After this time without anyone listening the server forgets the consumer. */
 const FORGET_AFTER_MS = 30_000;
 
@@ -84,12 +88,15 @@ export class OrderedConsumer {
   readonly #name = nuid.next();
   #subscription: Subscription | undefined;
   #forgetLost: () => void = () => {};
+  #forgetForbidden: () => void = () => {};
   #listening: NodeJS.Timeout | undefined;
   /** Whether anything came since the last look, and how many looks nothing had come. */
   #heard = false;
   #silentTimes = 0;
   #delivered = 0;
   #pending = 0;
+  /** The server refused an answer to its flow control. */
+  #mayNotAnswer = false;
   #ended = false;
 
   constructor(bucket: Bucket, events: ConsumerEvents) {
@@ -108,6 +115,10 @@ export class OrderedConsumer {
     const inbox = createInbox();
     this.#listening = setInterval(() => this.#listen(), LISTEN_MS);
     this.#forgetLost = link.onLost((error) => this.#break(error));
+    this.#forgetForbidden = link.onForbidden((subject) => {
+      // `$JS.FC.<stream>.<consumer>.<request>`
+      if (subject.split('.').includes(this.#name)) this.#mayNotAnswer = true;
+    });
     this.#subscription = link.connection.subscribe(inbox, {
       callback: (error, message) => (error ? this.#break(error) : this.#take(message)),
     });
@@ -175,6 +186,8 @@ export class OrderedConsumer {
   #takeHeartbeat(delivered: number, stalled: string | undefined): void {
     if (delivered !== this.#delivered) {
       this.#break(new Error(`the server delivered ${delivered} messages, ${this.#delivered} came`));
+    } else if (stalled && this.#mayNotAnswer && this.#delivered < this.#pending) {
+      this.#break(mayNotPublish(`$JS.FC.${this.#bucket.stream}.>`));
     } else if (stalled) {
       this.#events.flowControl(() => this.#bucket.link.connection.publish(stalled));
     } else {
@@ -198,6 +211,7 @@ export class OrderedConsumer {
     this.#ended = true;
     clearInterval(this.#listening);
     this.#forgetLost();
+    this.#forgetForbidden();
     this.#subscription?.unsubscribe();
   }
 }

@@ -70,6 +70,16 @@ export function isFinal(error: unknown): boolean {
   return api_error !== undefined && !isPassing(error) && apiCode(error) !== Api.CONSUMER_NOT_FOUND;
 }
 
+/** As the client makes it where it can tell whose message was refused. */
+export function mayNotPublish(subject: string): NatsError {
+  const error = new NatsError(
+    `permissions violation for publish to ${subject}`,
+    ErrorCode.PermissionsViolation,
+  );
+  error.permissionContext = { operation: 'publish', subject };
+  return error;
+}
+
 /** Why a connection could not be made. */
 export function connectError(error: unknown, login: Login, timeoutMs: number): JetliteError {
   if (error instanceof JetliteError) return error;

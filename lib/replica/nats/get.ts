@@ -13,6 +13,7 @@
 import { createHash } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { FormatError, JetliteError } from '../../errors.js';
+import { LONGEST_TIMER_MS } from '../../longest-timer.js';
 import type { ReadOptions, ReadRange } from '../replica.js';
 import type { Bucket } from './bucket.js';
 import {
@@ -20,9 +21,10 @@ import {
   type Delivery,
   type OrderedConsumer,
   openConsumer,
+  SILENCE_MS,
   type StartAt,
 } from './consumer.js';
-import { Api, apiCode, requestError } from './errors.js';
+import { Api, apiCode, ConnectionLost, isFinal, requestError } from './errors.js';
 import {
   chunkSubject,
   formatDigest,
@@ -251,10 +253,15 @@ class ChunkReader implements ConsumerEvents {
     return this.#consumer.pending;
   }
 
-  /** The next chunk and, if asked for and its writer said so, which one of the object it is, from 0. */
+  /**
+   * The next chunk and, if asked for and its writer said so, which one of the object it is, from 0. Throws REPLICA where the
+   * server answers and yet sends none for longer than anything else is waited for.
+   */
   async next(
     wantsIndex = false,
   ): Promise<{ readonly bytes: Uint8Array; readonly index: number | undefined }> {
+    const untilFrom = () => performance.now() + this.#bucket.link.patienceMs + SILENCE_MS;
+    let until = untilFrom();
     for (;;) {
       const item = this.#queue.shift();
       if (typeof item === 'function') {
@@ -266,12 +273,14 @@ class ChunkReader implements ConsumerEvents {
       } else if (this.#isIdle) {
         await this.#expectMore();
       } else if (this.#broken !== undefined) {
+        if (isFinal(this.#broken)) throw this.#broken;
+        const wasLost = this.#broken instanceof ConnectionLost;
         await this.#reopen();
+        if (wasLost) until = untilFrom();
       } else {
-        await new Promise<void>((resolve) => {
-          this.#wake = resolve;
-        });
+        await this.#arrival(until - performance.now());
       }
+      if (performance.now() > until) await this.#giveUp();
     }
   }
 
@@ -308,6 +317,31 @@ class ChunkReader implements ConsumerEvents {
     const prefix = `${this.#object.nuid}.`;
     const index = messageId?.startsWith(prefix) ? Number(messageId.slice(prefix.length)) : Number.NaN;
     return Number.isSafeInteger(index) ? index : undefined;
+  }
+
+  /** Resolves when something came or happened, or the time is over. */
+  async #arrival(ms: number): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    await new Promise<void>((resolve) => {
+      this.#wake = resolve;
+      timer = setTimeout(resolve, Math.min(Math.max(0, ms) + 1, LONGEST_TIMER_MS));
+    });
+    clearTimeout(timer);
+  }
+
+  /** Throws if nothing has come and nothing explains it, once the server has answered: then all it sent is here. */
+  async #giveUp(): Promise<void> {
+    const { link, name } = this.#bucket;
+    await link.ready();
+    if (this.#queue.length > 0 || this.#broken instanceof ConnectionLost) return;
+    throw new JetliteError(
+      'REPLICA',
+      `the server answers but sends no more of ${this.#object.name} (bucket ${name}, ${link.url})`,
+      {
+        hint: 'See its log, and whether what this user publishes to $JS.FC.> reaches JetStream.',
+        away: true,
+      },
+    );
   }
 
   /** Nothing came for a while although chunks are outstanding: throws if there are none that can be read. */
