@@ -26,6 +26,7 @@ import type { FollowEvent, FollowOptions, FollowResult } from './following/optio
 import { planRestore, type RestorePlan } from './plan.js';
 import { Damage, type DamagedFile } from './rebuild/damage.js';
 import { lookAtOutput, outputError } from './rebuild/output.js';
+import { orAborted } from './rebuild/until-aborted.js';
 import { type RestoreResult, restore } from './restore.js';
 import { hasCode, pause } from './session/attempts.js';
 import { stateFolder } from './state-folder.js';
@@ -290,7 +291,7 @@ class Follower {
   async #list(): Promise<LtxFileInfo[]> {
     this.#heard = [];
     this.#mustList = true;
-    const files = await this.#options.replica.list();
+    const files = await orAborted(this.#options.replica.list(), this.#ending.signal, 'following');
     this.#mustList = false;
     this.#listedAt = performance.now();
     if (files.length === 0) throw new JetliteError('NOT_FOUND', 'the replica holds no files any more');

@@ -6,6 +6,7 @@ import type { LtxFileInfo, Replica } from '../replica/replica.js';
 import { planRestore, type RestorePlan, type RestoreWish, wishOf } from './plan.js';
 import { expectFree, lookAtOutput, OutputFile, type OutputPlace, outputError } from './rebuild/output.js';
 import { type OnProgress, type Rebuilt, rebuildDatabase } from './rebuild/rebuild.js';
+import { orAborted } from './rebuild/until-aborted.js';
 
 export interface RestoreOptions {
   readonly replica: Replica;
@@ -62,7 +63,7 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
   if (place.exists && options.ifDbNotExists) return { kind: 'skipped', output, reason: 'database-exists' };
   if (!force) await expectFree(place);
   throwIfAborted(options.signal, 'the restore');
-  const files: LtxFileInfo[] = await replica.list();
+  const files: LtxFileInfo[] = await orAborted(replica.list(), options.signal, 'the restore');
   if (files.length === 0 && options.ifReplicaExists) return { kind: 'skipped', output, reason: 'no-replica' };
   const plan = planRestore(files, wish);
   if (options.dryRun) return { kind: 'planned', output, plan };

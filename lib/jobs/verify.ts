@@ -16,6 +16,7 @@ import { type CheckResult, checkDatabase } from './check/sqlite-check.js';
 import { planRestore, type RestorePlan, type RestoreWish, wishOf } from './plan.js';
 import { outputError } from './rebuild/output.js';
 import { type OnProgress, type Rebuilt, rebuildDatabase } from './rebuild/rebuild.js';
+import { orAborted } from './rebuild/until-aborted.js';
 
 export interface VerifyOptions {
   readonly replica: Replica;
@@ -69,7 +70,7 @@ export async function verify(options: VerifyOptions): Promise<VerifyResult> {
     );
   }
   throwIfAborted(options.signal, 'the verification');
-  const files = await options.replica.list();
+  const files = await orAborted(options.replica.list(), options.signal, 'the verification');
   const folder = await makeFolder();
   try {
     const { findings, state, sqliteVersion } = await look(options, files, wish, folder);

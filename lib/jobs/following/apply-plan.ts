@@ -41,7 +41,8 @@ export async function applyPlan(
   let pageCount = 0;
   let timestampMs = 0;
   let pages = 0;
-  for await (const { file, bytes } of readAhead(replica, [...plan.files].reverse(), parallelism)) {
+  const newestFirst = [...plan.files].reverse();
+  for await (const { file, bytes } of readAhead(replica, newestFirst, parallelism, signal, 'following')) {
     await decodeLtx(ltxPath(file), bytes, {
       header: (header) => {
         throwIfAborted(signal, 'following');

@@ -5,6 +5,7 @@
  */
 
 import type { LtxFileInfo, Replica } from '../../replica/replica.js';
+import { orAborted, untilAborted } from './until-aborted.js';
 
 /** Files up to this size are fetched whole and ahead of their turn, bytes. */
 const SMALL_FILE = 1024 * 1024;
@@ -17,12 +18,15 @@ export interface FileBytes {
 /**
  * Yields `files` in their order; the bytes of one are there until the next is asked for. A fetch that fails does so when
  * its file's turn comes. When the caller stops early, fetches under way are waited for, so that the replica can be closed
- * afterwards.
+ * afterwards. When `signal` fires nothing is waited for any more: ABORTED, also in the middle of a file; `what` was being
+ * done, as for throwIfAborted.
  */
 export async function* readAhead(
   replica: Replica,
   files: readonly LtxFileInfo[],
   parallelism: number,
+  signal?: AbortSignal,
+  what = 'reading the replica',
 ): AsyncGenerator<FileBytes, void, void> {
   const fetched = new Map<LtxFileInfo, Promise<Fetched>>();
   const spare: Uint8Array[] = [];
@@ -38,15 +42,16 @@ export async function* readAhead(
       const whole = fetched.get(file);
       fetched.delete(file);
       if (whole === undefined) {
-        yield { file, bytes: replica.read(file) };
+        yield { file, bytes: untilAborted(replica.read(file), signal, what) };
         continue;
       }
-      const { buffer, length } = await whole;
+      const { buffer, length } = await orAborted(whole, signal, what);
       yield { file, bytes: [buffer.subarray(0, length)] };
       spare.push(buffer);
     }
   } finally {
-    await Promise.allSettled(fetched.values());
+    // Only the signal can cut this short, and whoever fired it knows.
+    await orAborted(Promise.allSettled(fetched.values()), signal, what).catch(() => {});
   }
 }
 

@@ -27,6 +27,7 @@ import { PageWriter } from './page-writer.js';
 import { type FileBytes, readAhead } from './read-ahead.js';
 import { StateCheck } from './state-check.js';
 import { Superseded } from './superseded.js';
+import { orAborted } from './until-aborted.js';
 
 /** Called as work goes on; `totalBytes` can change when a plan is made anew. */
 export type OnProgress = (progress: { phase: string; bytes: number; totalBytes: number }) => void;
@@ -64,35 +65,37 @@ const DEFAULT_PARALLELISM = 8;
 /** Plans that may come to nothing because files vanish; each listing is newer than the last. */
 const MAX_PLANS = 10;
 
+const WHAT = 'the restore';
 const HINT = 'Restore an earlier state with --txid or --timestamp, or from another replica.';
 
 /**
  * Rebuilds the wished state in `file`, whose length is then pageCount * pageSize; not yet durable. Throws FormatError,
  * which names the LTX file, for damage that no way leads around and for files that contradict each other; NOT_FOUND if
- * files vanish too often.
+ * files vanish too often; ABORTED as soon as the signal fires, also while the replica is silent.
  */
 export async function rebuildDatabase(options: RebuildOptions): Promise<Rebuilt> {
-  const { replica, file, parallelism = DEFAULT_PARALLELISM } = options;
-  const begin = (): Target => new Target(file, options.signal, options.onProgress);
+  const { replica, file, parallelism = DEFAULT_PARALLELISM, signal } = options;
+  const begin = (): Target => new Target(file, signal, options.onProgress);
   const damage = new Damage(replica);
   let target = begin();
   let plan = options.plan;
   let superseded =
     (options.writeOnce ?? Superseded.pays(plan.files))
-      ? await Superseded.read(replica, plan.files)
+      ? await orAborted(Superseded.read(replica, plan.files), signal, WHAT)
       : undefined;
   for (let plans = 1; ; ) {
     let goesOn = false;
     try {
-      await target.follow(plan, readAhead(replica, plan.files, parallelism), superseded);
+      const sources = readAhead(replica, plan.files, parallelism, signal, WHAT);
+      await target.follow(plan, sources, superseded);
       return { ...(await target.end()), damaged: damage.files };
     } catch (error) {
-      if ((await damage.note(error, plan.files)) === undefined) {
+      if ((await orAborted(damage.note(error, plan.files), signal, WHAT)) === undefined) {
         if (!isVanished(error) || plans++ === MAX_PLANS) throw error;
         goesOn = superseded === undefined;
       }
     }
-    const files = await replica.list();
+    const files = await orAborted(replica.list(), signal, WHAT);
     const onwards = goesOn ? planOnwards(files, options, damage, target.txid) : undefined;
     superseded = undefined;
     if (onwards === undefined) {
@@ -212,7 +215,7 @@ class Target {
     const decoder = new LtxDecoder(ltxPath(file));
     const fresh = this.#fresh;
     for await (const chunk of source) {
-      throwIfAborted(this.#signal, 'the restore');
+      throwIfAborted(this.#signal, WHAT);
       this.#bytesRead += chunk.length;
       this.#onProgress?.({ phase: 'restore', bytes: this.#bytesRead, totalBytes });
       decoder.push(chunk);
