@@ -9,7 +9,7 @@ import { createBucket } from '../../lib/replica/nats/bucket.js';
 import { connectNats } from '../../lib/replica/nats/connect.js';
 import { assertRefused, jetlite, startJetlite } from '../cli/run.js';
 import { assertIntact, blocks } from '../support/blocks.js';
-import { openBucketReplica } from '../support/nats-replica.js';
+import { makeBucket, openBucketReplica } from '../support/nats-replica.js';
 import { type NatsServer, startNatsServer } from '../support/nats-server.js';
 import { bytes, contentOf, target } from '../support/replica.js';
 import { scratchFolder } from '../support/scratch.js';
@@ -132,4 +132,14 @@ test('who may not answer flow control is told so, instead of waiting for ever fo
     /cannot read .*: this user may not publish to \$JS\.FC\.OBJ_backups\.> \(bucket backups, nats:/,
   );
   assert.match(denied(server), /\$JS\.FC\.OBJ_backups/);
+});
+
+test('where the answers to flow control vanish on their way, reading a large file ends with an error', async (t) => {
+  const server = await startNatsServer(t, { config: 'mappings: { "$JS.FC.>": "nowhere.>" }' });
+  if (server === undefined) return;
+  await makeBucket(server);
+  const replica = await openBucketReplica(t, server, 'backups', { nats: { timeoutMs: 1000 } });
+  const file = await replica.write(target(1, 1n), blocks(MUCH, 1));
+  const message = /the server answers but sends no more of .* \(bucket backups, nats:/;
+  await assert.rejects(assertIntact(replica, file, MUCH, 1), { code: 'REPLICA', message });
 });
