@@ -265,7 +265,8 @@ function expandVariables(value: string, env: Environment): Expanded {
     const found = env[name];
     const rest = value.slice(offset + whole.length);
     // Anything else may be a password with a dollar sign in it.
-    const isNamed = braced !== undefined || whole === value || rest.startsWith('/');
+    const isFolder = /(?:^|\/)$/.test(value.slice(0, offset)) && /^\/[^@]*$/.test(rest);
+    const isNamed = braced !== undefined || whole === value || isFolder;
     const shown = isNamed
       ? `the environment variable ${name}`
       : 'an environment variable (put its name in braces)';

@@ -88,7 +88,9 @@ export function parseYaml(
     if (!(error instanceof YAMLException)) throw error;
     const line = (error.mark?.line ?? 0) + 1;
     const inFlow = /[[{,][^\n#]*\$\{/.test(source.split('\n')[line - 1] ?? '');
-    return refuse(line, error.reason, inFlow ? 'Inside { } or [ ], put a variable in quotes.' : undefined);
+    // What is quoted may be a part of a password that begins with an exclamation mark.
+    const reason = error.reason.replace(/ "!.*"/, '');
+    return refuse(line, reason, inFlow ? 'Inside { } or [ ], put a variable in quotes.' : undefined);
   }
 
   const lines = new Lines(source);

@@ -15,15 +15,15 @@ interface Finding {
   readonly file?: string;
 }
 
-/** `database`: the one whose state folder says what was acknowledged, where that is known. */
+/** The state folder of `database`, or the one that is named, says what was acknowledged; else nobody does. */
 export async function verifyByAudit(
   replica: Replica,
   database: string | undefined,
-  json: boolean,
+  { json, stateDir }: { readonly json: boolean; readonly stateDir: string | undefined },
   context: Context,
 ): Promise<number> {
   const { auditReplica } = await import('../../lib/jobs/session/audit.js');
-  const judgement = await auditReplica(replica, [], await acknowledgedBy(database, replica.url));
+  const judgement = await auditReplica(replica, [], await acknowledgedBy(database, stateDir, replica.url));
   if (judgement === undefined) {
     throw new JetliteError('USAGE', `${replica.url} cannot be asked what it has lost`, {
       hint: 'Leave --audit out: then everything is read.',
@@ -35,11 +35,15 @@ export async function verifyByAudit(
   return findings.length === 0 ? EXIT_DONE : EXIT_DAMAGED;
 }
 
-async function acknowledgedBy(database: string | undefined, url: string): Promise<bigint> {
-  if (database === undefined) return 0n;
+async function acknowledgedBy(
+  database: string | undefined,
+  stateDir: string | undefined,
+  url: string,
+): Promise<bigint> {
+  if (database === undefined && stateDir === undefined) return 0n;
   const { readAcknowledged } = await import('../../lib/jobs/session/acknowledged.js');
   const { replicaStateFolder, stateFolder } = await import('../../lib/jobs/state-folder.js');
-  return readAcknowledged(replicaStateFolder(stateFolder(database), url));
+  return readAcknowledged(replicaStateFolder(stateFolder(database ?? '', stateDir), url));
 }
 
 function findingsOf({ sound, lost, broken }: Judgement): Finding[] {

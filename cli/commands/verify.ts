@@ -9,6 +9,7 @@ import {
   readStateArgs,
   type StateArgs,
   sourceOptions,
+  stateDirOption,
   stateOptions,
 } from '../options.js';
 import { type ConfigArgs, resolveSource, withReplica } from '../source.js';
@@ -20,6 +21,7 @@ interface VerifyArgs extends ConfigArgs, StateArgs {
   readonly against: string | undefined;
   readonly maxAge: string | undefined;
   readonly audit: boolean;
+  readonly stateDir: string | undefined;
   readonly json: boolean;
 }
 
@@ -28,7 +30,7 @@ export const verifyCommand = defineCommand({
   command: 'verify <source>',
   describe: 'Prove that a replica restores',
   options: (yargs) =>
-    jsonOption(sourceOptions(stateOptions(yargs)))
+    jsonOption(sourceOptions(stateDirOption(stateOptions(yargs))))
       .option('query', {
         type: 'string',
         array: true,
@@ -63,11 +65,13 @@ export const verifyCommand = defineCommand({
     const maxAgeMs = readDuration('max-age', args.maxAge);
     const queries = pairQueries(args);
     if (args.audit) refuseBeside(args);
+    else if (args.stateDir !== undefined)
+      throw new JetliteError('USAGE', '--state-dir is for verify --audit');
     const source = await resolveSource(args.source, args, context);
     return withReplica(source, context, async (replica) => {
       if (args.audit) {
         const { verifyByAudit } = await import('./verify-audit.js');
-        return verifyByAudit(replica, source.database, args.json, context);
+        return verifyByAudit(replica, source.database, args, context);
       }
       const { verify } = await import('../../lib/jobs/verify.js');
       const progress = context.terminal.progress();

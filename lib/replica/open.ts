@@ -49,7 +49,7 @@ export function parseReplicaUrl(untrimmed: string): ReplicaAddress {
   // A mistyped URL must not become a folder, with whatever secret it holds in the folder's name.
   const mistyped = /^(nats|tls|file):/i.exec(text)?.[1].toLowerCase();
   if (mistyped !== undefined) throw usage(`expected ${mistyped}:// at the start of the replica URL`);
-  if (/^(?:nats|tls)\/\/|^[^/]*:[^/]*@/i.test(text))
+  if (/^(?:nats|tls)\/(?:\/|[^/]*:[^/]*@)|^[^/]*:[^/]*@/i.test(text))
     throw usage(
       'expected nats:// at the start of the replica URL, or a path: write ./ before a path with : and @ in it',
     );

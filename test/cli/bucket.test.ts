@@ -108,5 +108,27 @@ test('a bucket that exists with other settings, and settings that cannot be, are
   }
   const three = await jetlite(['bucket', 'create', 'wide', '--replicas', '3'], { env });
   assert.equal(three.exitCode, 1);
-  assert.match(three.stderr, /cannot create the bucket: .*replicas/);
+  assert.match(three.stderr, /cannot create the bucket: .*the server is no member of one .*\n.*of a cluster/);
+});
+
+test('what somebody wrote into a description does not reach the terminal as it is', async (t) => {
+  const server = await startNatsServer(t);
+  if (server === undefined) return;
+  const env = { NATS_URL: server.url };
+  const description = 'a\u001b[2J\nb';
+  await jetlite(['bucket', 'create', 'backups', '--description', description], { env });
+  for (const action of [['list'], ['info', 'backups']]) {
+    const { stdout } = await jetlite(['bucket', ...action], { env });
+    assert.match(stdout, /a\ufffd\[2J\ufffdb$/m);
+    assert.ok(!stdout.includes('\u001b'));
+  }
+});
+
+test('a bucket in the address of the server is refused in words that a reader understands', async () => {
+  const run = await jetlite(['bucket', 'info', 'x', '--server', 'nats://localhost:1/backups']);
+  assert.equal(run.exitCode, 2);
+  assert.match(
+    run.stderr,
+    /expected the address of a NATS server, found nats:.*\n.*nats:\/\/HOST:PORT, without a bucket/,
+  );
 });

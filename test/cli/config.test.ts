@@ -190,6 +190,7 @@ test('what is not YAML is refused with file and line', () => {
   assert.match(refusal('a: 1\na: 2'), /:2: a: the key stands here a second time/);
   assert.match(refusal('dbs: *nothing'), /:1: an unquoted \* stands for an anchor, and there is none above$/);
   assert.match(refusal(`dbs: [{replica: {url: \${URL}}}]`), /put a variable in quotes/);
+  assert.match(refusal('a: !s3!cr x'), /:1: undeclared tag handle$/);
   assert.match(refusal(''), /the file is empty/);
   assert.match(refusal('# nothing\n'), /the file is empty/);
   assert.match(refusal('dbs: []\n---\ndbs: []'), /expected one document, found 2/);
@@ -222,7 +223,9 @@ test('what follows a dollar sign in a password is not shown', () => {
   for (const lines of [
     ['username: me', 'password: Tr0ub$Xy12zz'],
     ['token: Tr0ub$Xy12zz'],
+    ['username: me', 'password: Tr0ub$Xy12zz/a'],
     ['url: nats://me:Tr0ub$Xy12zz@h/B'],
+    ['url: nats://me:Tr0ub$Xy12zz/a@h/B'],
   ]) {
     const yaml = withReplica(...(lines[0].startsWith('url') ? [] : ['url: nats://h/B']), ...lines);
     assert.match(refusal(yaml), /an environment variable [^|]* is not set/);

@@ -34,6 +34,9 @@ test('wherever on the command line it stands, it is refused and leaves nothing b
     ['inspect', URL],
     ['backup', 'a.db', 'ali:hunter2@127.0.0.1:1/B'],
     ['backup', 'a.db', 'nats//ali:hunter2@h/B'],
+    ['backup', 'a.db', 'nats/ali:hunter2@h/B'],
+    ['ltx', 'nats//ali:hunter2@h:1/B'],
+    ['ltx', 'nats/ali:hunter2@h:1/B'],
   ];
   const runs = await Promise.all(cases.map((args) => jetlite([...args, '--log-level', 'debug'], { cwd })));
   for (const [i, { exitCode, stdout, stderr }] of runs.entries()) {
@@ -68,6 +71,7 @@ test('what a library quotes is shown without the user part, and everything else 
     ['cannot reach tls://a:b@c@h:1/B now', 'cannot reach tls://***@h:1/B now'],
     ['found "s3cret@h", and nats:/t0ken@h/B', 'found "s3cret@h", and nats:/***@h/B'],
     ['me:pw@h/B is none', '***@h/B is none'],
+    ['nats//me:p/w@h/B is none', 'nats//***@h/B is none'],
     ['at run (file:///a/b@1/x.js:3:4)', 'at run (file:///a/b@1/x.js:3:4)'],
     ['/home/me@x/a.db to nats://h:1/B at 12:00', '/home/me@x/a.db to nats://h:1/B at 12:00'],
   ];

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { truncate, unlink } from 'node:fs/promises';
+import { rename, truncate, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { openFileReplica } from '../../lib/replica/file.js';
@@ -14,8 +14,11 @@ test('verify --audit tells from metadata what a replica has lost; the next backu
   const folder = await scratchFolder(t);
   const database = join(folder, 'app.db');
   const replica = `${database}-backup`;
-  const audit = async (): Promise<{ txid: string; findings: string[] }> => {
-    const { exitCode, stdout, stderr } = await jetlite(['verify', '--audit', '--json', database]);
+  const audit = async (...args: string[]): Promise<{ txid: string; findings: string[] }> => {
+    const { exitCode, stdout, stderr } = await jetlite([
+      ...['verify', '--audit', '--json'],
+      ...(args.length > 0 ? args : [database]),
+    ]);
     assert.equal(stderr, '');
     const { sound, txid, findings } = JSON.parse(stdout);
     assert.equal(exitCode, sound ? 0 : 3);
@@ -31,6 +34,14 @@ test('verify --audit tells from metadata what a replica has lost; the next backu
   await unlink(join(replica, ltxPath(third)));
   const rolledBack = await audit();
   assert.match(rolledBack.findings.join(), /lead to TXID 0000000000000003, found .* 0000000000000002/);
+  const elsewhere = join(folder, 'state');
+  await rename(join(folder, '.app.db-jetlite'), elsewhere);
+  assert.deepEqual(await audit(), { txid: '0000000000000002', findings: [] });
+  for (const source of [database, replica]) {
+    assert.deepEqual(await audit('--state-dir', elsewhere, source), rolledBack);
+  }
+  await rename(elsewhere, join(folder, '.app.db-jetlite'));
+  assertRefused(await jetlite(['verify', '--state-dir', elsewhere, database]), 2, /--audit/);
   const healing = await jetlite(['backup', database]);
   assert.match(healing.stderr, /has lost files/);
   assert.deepEqual(await audit(), { txid: '0000000000000004', findings: [] });

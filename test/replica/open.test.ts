@@ -40,6 +40,12 @@ test('a NATS URL gives servers, credentials, bucket and prefix', () => {
     bucket: 'B',
     prefix: '',
   });
+  assert.deepEqual(parseReplicaUrl('nats://h/B/alice%40example.com'), {
+    kind: 'nats',
+    servers: { hosts: ['h:4222'], tls: false },
+    bucket: 'B',
+    prefix: 'alice@example.com',
+  });
   assert.deepEqual(parseReplicaUrl('nats:///B/p'), {
     kind: 'nats',
     servers: undefined,
@@ -60,6 +66,8 @@ test('an address that cannot be a replica is refused with what was expected', ()
   assert.match(usageOf('nats://localhost:99999/B').message, /port from 1 to 65535/);
   assert.match(usageOf('nats://localhost/B?x=1').message, /takes no \?/);
   assert.match(usageOf('nats://localhost/B/%zz').message, /two hex digits/);
+  assert.match(usageOf('nats://h/B/alice@example.com').hint ?? '', /@ in a prefix as %40/);
+  assert.doesNotMatch(usageOf('nats://me:pw@h').hint ?? '', /%40/);
   assert.match(usageOf('/backups/app.zip').message, /not supported yet/);
 });
 
@@ -73,6 +81,9 @@ test('no part of a user or password is shown, however wrong the URL is', () => {
     'nats://app:1,hunter2@localhost/B',
     'nats://app:hunter2%@localhost/B',
     'nats://app:hunter2@local host/B?x',
+    'nats//app:hunter2@localhost/B',
+    'nats/app:hunter2@localhost/B',
+    'app:hunter2@localhost:4222/B',
   ];
   for (const url of wrong) {
     const { message, hint } = usageOf(url);

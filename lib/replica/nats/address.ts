@@ -47,6 +47,7 @@ export function withoutUserInfo(url: string): string {
 export function withoutSecrets(message: string): string {
   return message
     .replace(/(?<![a-z0-9+.-])(?!file:)([a-z][a-z0-9+.-]*:\/{1,2})\S*@/gi, '$1***@')
+    .replace(/(^|[\s"'=(])((?:nats|tls)\/{1,2})[^\s/@]*:\S*@/gi, '$1$2***@')
     .replace(/(^|[\s"'=(])[^\s"'=(/:@]+:[^\s"'/@]+@/g, '$1***@');
 }
 

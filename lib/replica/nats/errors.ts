@@ -25,6 +25,7 @@ export const Api = {
   WRONG_LAST_SEQUENCE_UNKNOWN: 10164,
   STREAM_NOT_FOUND: 10059,
   STREAM_NAME_IN_USE: 10058,
+  STREAM_REPLICAS_NOT_SUPPORTED: 10074,
   CONSUMER_NOT_FOUND: 10014,
   MESSAGE_NOT_FOUND: 10037,
   JETSTREAM_NOT_ENABLED: 10076,
@@ -219,6 +220,12 @@ export function requestError(error: unknown, doing: string, bucket: string, url:
   if (api === Api.STREAM_NOT_FOUND) return missingBucket(bucket, url, error);
   if (api === Api.STREAM_NAME_IN_USE) {
     return fail('there is one with other settings', `See them: jetlite bucket info ${bucket}.`);
+  }
+  if (api === Api.STREAM_REPLICAS_NOT_SUPPORTED) {
+    return fail(
+      'replicas need a cluster, and the server is no member of one',
+      'Ask for one replica, or name a server of a cluster.',
+    );
   }
   if (api === Api.JETSTREAM_NOT_ENABLED) {
     return fail(
