@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { connect, DiscardPolicy, RetentionPolicy, StorageType, type StreamConfig } from 'nats';
+import type { Replica } from '../../lib/replica/replica.js';
 import { makeBucket, openBucketReplica } from '../support/nats-replica.js';
 import { type NatsServer, startNatsServer } from '../support/nats-server.js';
 import { bytes, contentOf, target } from '../support/replica.js';
@@ -12,6 +13,13 @@ async function edit(server: NatsServer, changes: Partial<StreamConfig>): Promise
   const { config } = await manager.streams.info('OBJ_backups');
   await manager.streams.delete('OBJ_backups');
   await manager.streams.add({ ...config, ...changes });
+  await connection.close();
+}
+
+/** Changes settings of the bucket's stream, which stays what it is. */
+async function update(server: NatsServer, changes: Partial<StreamConfig>): Promise<void> {
+  const connection = await connect({ servers: server.url });
+  await (await connection.jetstreamManager()).streams.update('OBJ_backups', changes);
   await connection.close();
 }
 
@@ -102,9 +110,49 @@ test('a bucket that becomes unsafe under a writer is warned of and refused, and 
     1,
   );
   await assert.rejects(replica.write(target(0, 2n), bytes('two')), { code: 'REPLICA', message: /max_age/ });
-  const connection = await connect({ servers: server.url });
-  t.after(() => connection.close());
-  await (await connection.jetstreamManager()).streams.update('OBJ_backups', { max_age: 0 });
+  await update(server, { max_age: 0 });
   const file = await replica.write(target(0, 2n), bytes('two'));
   assert.equal(await contentOf(replica, file), 'two');
 });
+
+const expires = /can lose parts of a replica: .*max_age/;
+
+for (const [how, become] of [
+  [
+    'is made anew',
+    async (server: NatsServer, replica: Replica, t: TestContext) => {
+      const watching = new AbortController();
+      t.after(() => watching.abort());
+      replica.watch!(watching.signal);
+      const returned = new Promise<void>((resolve) => replica.onReturn!(resolve));
+      await edit(server, { max_age: 3600 * 1e9 });
+      await returned;
+    },
+  ],
+  [
+    'is edited before the server restarts',
+    async (server: NatsServer) => {
+      await update(server, { max_age: 3600 * 1e9 });
+      await server.restart();
+    },
+  ],
+] as const) {
+  test(`a bucket that ${how} and is unsafe now is warned of once and refused, until that is put right`, async (t) => {
+    const server = await startNatsServer(t);
+    if (server === undefined) return;
+    await makeBucket(server);
+    const warnings: string[] = [];
+    const replica = await openBucketReplica(t, server, 'backups', {
+      onWarning: (message) => warnings.push(message),
+    });
+    await replica.write(target(0, 1n), bytes('one'));
+    await become(server, replica, t);
+    const refusal = { code: 'REPLICA', message: expires };
+    await assert.rejects(replica.write(target(0, 2n), bytes('two')), refusal);
+    await assert.rejects(replica.write(target(0, 2n), bytes('two')), refusal);
+    assert.equal(warnings.filter((warning) => expires.test(warning)).length, 1);
+    await update(server, { max_age: 0 });
+    const file = await replica.write(target(0, 2n), bytes('two'));
+    assert.equal(await contentOf(replica, file), 'two');
+  });
+}

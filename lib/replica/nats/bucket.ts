@@ -76,7 +76,10 @@ export interface Bucket {
   readonly maxMessageSize: number;
   /** Settings that let the server drop parts of a replica, in words. */
   readonly dangers: readonly string[];
-  /** Looks at the settings again: somebody may have changed them, or made the bucket anew. Throws REPLICA. */
+  /**
+   * Looks at the settings again: somebody may have changed them, or made the bucket anew. New warnings are told. Throws what
+   * the server refuses with.
+   */
   look(): Promise<void>;
 }
 
@@ -122,7 +125,7 @@ export async function openBucket(
       return dangers;
     },
     async look() {
-      const now = await streamOf(manager, link, name);
+      const now = await link.ask(() => manager.streams.info(config.name));
       config = now.config;
       dangers = dangersOf(config);
       warn(now);
@@ -158,8 +161,14 @@ function isAtLeast(version: string, least: readonly number[]): boolean {
 
 /** Throws REPLICA if the server may drop parts of a replica from the bucket. Asks it only where it once said so. */
 export async function expectSafe(bucket: Bucket): Promise<void> {
-  if (bucket.dangers.length > 0) await bucket.look();
-  const { name, link, dangers } = bucket;
+  if (bucket.dangers.length === 0) return;
+  const { name, link } = bucket;
+  try {
+    await bucket.look();
+  } catch (error) {
+    throw requestError(error, 'look at the settings', name, link.url);
+  }
+  const { dangers } = bucket;
   if (dangers.length === 0) return;
   throw new JetliteError(
     'REPLICA',

@@ -223,6 +223,8 @@ export class Listing {
 
   /** Lists everything anew, then tells the listeners what is different. */
   async #list(): Promise<void> {
+    // After a lost connection or a forgotten consumer, and for an audit: its settings may be others by now.
+    if (this.#wasListed) await this.#bucket.look();
     const before = this.#files;
     let listed = new Map<string, ListedFile>();
     let live = false;

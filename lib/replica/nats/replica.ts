@@ -124,14 +124,13 @@ class NatsReplica implements Replica {
   }
 
   async audit(remembered: readonly LtxFileInfo[] = [], seenMs = Date.now()): Promise<AuditFindings> {
-    await this.#bucket.look();
     const listed = await this.#listing.files(true);
     const flaws = await auditFiles(this.#bucket, this.#prefix, listed, remembered, seenMs);
     return { files: listed.map(infoOf).sort(compareFiles), flaws };
   }
 
   async write(target: LtxFileTarget, content: ByteSource, signal?: AbortSignal): Promise<LtxFileInfo> {
-    if (!this.#allowUnsafe) await expectSafe(this.#bucket);
+    await this.#expectSafe();
     const name = this.#name(ltxPath(target));
     const isNext = target.level === 0 && target.heals === undefined;
     const expectFree = isNext ? () => this.#expectNothingAbove(target) : undefined;
@@ -341,8 +340,16 @@ class NatsReplica implements Replica {
     );
   }
 
+  async #expectSafe(): Promise<void> {
+    if (!this.#allowUnsafe) await expectSafe(this.#bucket);
+  }
+
   async #expectNothingAbove(target: LtxName): Promise<void> {
-    if (!this.#listing.isLive) await this.#listing.files();
+    if (!this.#listing.isLive) {
+      await this.#listing.files();
+      // Listing anew looks at the settings too.
+      await this.#expectSafe();
+    }
     const highest = this.#listing.highestLevel0;
     if (highest === undefined || highest.maxTxid <= target.maxTxid) return;
     if (this.#ownNuids.has(highest.nuid)) return;
