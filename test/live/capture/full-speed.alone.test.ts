@@ -1,6 +1,7 @@
 /**
- * A writer at full speed, followed without a gap. A generation of its WAL lives for some 50 ms: who cannot look that
- * often has gaps, and mends them. So this needs a core for the follower, and runs alone.
+ * A writer of thousands of commits a second, followed without a gap. At its rate a generation of its WAL lives for some 50 ms:
+ * who cannot look that often has gaps, and mends them. So this needs a core for the follower, and runs alone. As fast as a
+ * machine can, a writer may leave less time than a follower's garbage collection takes.
  */
 
 import assert from 'node:assert/strict';
@@ -11,15 +12,17 @@ import { gapsIn } from '../../support/replication.js';
 import { walRestarts } from '../../support/wal-file.js';
 
 const STARVED = 0.15;
+/** Commits a second. */
+const RATE = 5000;
 
 function percent(share: number | undefined): string {
   return share === undefined ? 'an unknown part' : `${(100 * share).toFixed(0)} %`;
 }
 
-test('small commits at full speed with default autocheckpoints are followed without a single gap', async (t) => {
+test('thousands of small commits a second with default autocheckpoints are followed without a single gap', async (t) => {
   const stage = await CaptureStage.open(t);
   if (!stage) return;
-  const writer = await stage.writer({ paused: true, sizes: [[1, 1, 1]] });
+  const writer = await stage.writer({ paused: true, sizes: [[1, 1, 1]], rate: RATE });
   await writer.command('step 500');
   const replication = await stage.replicate();
   await replication.firstPut();
@@ -31,9 +34,7 @@ test('small commits at full speed with default autocheckpoints are followed with
   await replication.stop();
   const restarts = walRestarts(stage.database);
   const report = await writer.stop();
-  t.diagnostic(
-    `${report.commitsPerSecond} commits/s, ${restarts} WAL restarts, ${gapsIn(replication).length} gaps`,
-  );
+  t.diagnostic(`${report.commits} commits, ${restarts} WAL restarts, ${gapsIn(replication).length} gaps`);
   const proof = await stage.prove();
   t.diagnostic(`${proof.proven} of ${proof.txids} TXIDs proven`);
   assert.ok(restarts > 3);
