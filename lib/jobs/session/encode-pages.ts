@@ -6,8 +6,8 @@ import type { LtxHeader } from '../../ltx/header.js';
 import { lockPage } from '../../sqlite/database.js';
 
 /**
- * Yields the file's blocks, each needed until the next is asked for, and returns the last one, which is not yielded: without it the file is none, so whatever must
- * be known before the file may be can be waited for.
+ * Yields the file's blocks, each needed until the next is asked for, and returns the last one, which is not yielded:
+ * without it the file is none, so whatever must be known before the file may be can be waited for.
  */
 export async function* encodeRuns(
   header: LtxHeader,
