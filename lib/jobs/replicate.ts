@@ -122,7 +122,7 @@ class Session {
   readonly #states: FrozenStates;
   #sealedAt = Number.NEGATIVE_INFINITY;
   #pendingSince = 0;
-  /** Set until the first batch, where it is not known to be the replica's database. */
+  /** Set until the first image, where it is not known to be the replica's database. */
   #newcomer: Newcomer | undefined;
   #isBegunAnew = false;
 
@@ -196,7 +196,7 @@ class Session {
       const stopping = signal?.aborted === true;
       if (stopping) this.#capture.hurry();
       const polled = await this.#poll();
-      if (this.#newcomer !== undefined) await this.#sealFirst(this.#newcomer);
+      if (this.#newcomer !== undefined) await this.#recognise(this.#newcomer);
       this.#seal(stopping || (once === true && polled === 'current'));
       this.#states.serve();
       this.#uploader.spoolIfAway();
@@ -300,11 +300,15 @@ class Session {
     }
   }
 
-  /** The first batch shows whether this is the replica's database. */
-  async #sealFirst(newcomer: Newcomer): Promise<void> {
+  /** The first image shows whether this is the replica's database; where both are equal, nothing more is asked. */
+  async #recognise(newcomer: Newcomer): Promise<void> {
+    if (!this.#capture.hasPending) return;
     const batch = this.#capture.take();
-    if (batch === undefined) return;
     this.#pendingSince = 0;
+    if (batch === undefined) {
+      this.#newcomer = undefined;
+      return;
+    }
     const warning = await this.#attempts.run(() => expectSameDatabase(newcomer, batch), isAway);
     if (warning !== undefined) this.#emit({ type: 'state', level: 'warn', message: warning });
     this.#newcomer = undefined;

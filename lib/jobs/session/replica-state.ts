@@ -202,7 +202,7 @@ async function recordSpooled(
   if (last.point !== undefined) capture.resume(last.point);
   const { spooledTxid, timestampMs } = last;
   const resumed = last.point !== undefined;
-  const remembered = found.remembered || resumed;
+  const remembered = found.remembered || spooledTxid > found.txid;
   return {
     ...found,
     spooledTxid,

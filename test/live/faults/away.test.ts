@@ -7,6 +7,7 @@ import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { assertMoments, commitIntoSpool, LIMIT, NATS, scenario } from '../../support/away-scene.js';
 import { CaptureStage, LONG } from '../../support/capture-stage.js';
+import { sqliteShell } from '../../support/sqlite.js';
 
 /** How long the longest outage takes. */
 const OUTAGE_MS = LONG ? 60_000 : 0;
@@ -36,6 +37,29 @@ scenario('what is committed while the server is down keeps a state for each mome
   const { images } = await replication.stop();
   assert.equal(images, 1, 'the first one');
   await assertMoments(scene, seqs);
+});
+
+scenario('a run that kept no state keeps every moment from the first on', async (scene, t) => {
+  const shell = sqliteShell(t);
+  if (shell === undefined) return;
+  const { stage, server } = scene;
+  // So small that a commit leaves hardly a page as it was: whose it is cannot be told from the first change.
+  const database = join(stage.folder, 'small.db');
+  const replica = `${server.url}/backups/small`;
+  await shell.run(database, 'PRAGMA journal_mode = WAL; CREATE TABLE t(x);');
+  const first = await scene.replicate({ database, replica });
+  await first.ready();
+  await first.stop();
+  const second = await scene.replicate({ database, replica, stateDir: join(stage.folder, 'elsewhere') });
+  await second.ready();
+  await server.kill();
+  for (let i = 0; i < 4; i++) {
+    const spooled = second.next('spooled');
+    await shell.run(database, `INSERT INTO t VALUES (${i});`);
+    await spooled;
+  }
+  await server.restart();
+  assert.equal((await second.stop()).txid, '5', 'a file for the first state and for each commit');
 });
 
 scenario(
