@@ -28,7 +28,7 @@ import { Damage, type DamagedFile } from './rebuild/damage.js';
 import { lookAtOutput, outputError } from './rebuild/output.js';
 import { orAborted } from './rebuild/until-aborted.js';
 import { type RestoreResult, restore } from './restore.js';
-import { hasCode, pause } from './session/attempts.js';
+import { Attempts, hasCode, isAway, pause } from './session/attempts.js';
 import { stateFolder } from './state-folder.js';
 
 export type { FollowEvent, FollowOptions, FollowResult } from './following/options.js';
@@ -49,7 +49,7 @@ const FULL: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT']);
 
 /**
  * Restores a database and keeps it up to date until the signal fires. Throws JetliteError as `restore` does while there is no
- * copy yet; later CONFLICT (another program writes the copy, or the replica was begun anew or is another one) and OUTPUT.
+ * copy yet, but waits for a replica that is away; later CONFLICT (another program writes the copy, or the replica was begun anew or is another one) and OUTPUT.
  */
 export async function follow(options: FollowOptions): Promise<FollowResult> {
   const { path } = await lookAtOutput(options.output);
@@ -76,14 +76,7 @@ async function followAt(path: string, options: FollowOptions): Promise<FollowRes
   let restored: RestoreResult | undefined;
   let copy = openCopy(path, statePath, options);
   if (copy === undefined) {
-    restored = await restore({
-      ...pick(options),
-      output: path,
-      prepare: (file, { pageSize, txid, timestampMs, pageCount }) => {
-        const replica = options.replica.url;
-        LiveCopy.prepare(path, file.fd, statePath, { replica, pageSize, txid, timestampMs, pageCount });
-      },
-    });
+    restored = await restoreFirst(path, statePath, options);
     copy = openCopy(path, statePath, options);
   }
   if (copy === undefined) {
@@ -111,6 +104,30 @@ async function followAt(path: string, options: FollowOptions): Promise<FollowRes
     batches: follower.batches,
     pages: follower.pages,
   };
+}
+
+/** The copy's first state. A replica that goes away meanwhile is waited for: who follows it would do so later, too. */
+async function restoreFirst(path: string, statePath: string, options: FollowOptions): Promise<RestoreResult> {
+  const { signal, onEvent, replica } = options;
+  const attempts = new Attempts({
+    signal,
+    onRetry: ({ message }) =>
+      onEvent?.({ type: 'waiting', level: 'warn', message: `${message}; trying again`, txid: 0n }),
+  });
+  const first = (): Promise<RestoreResult> =>
+    restore({
+      ...pick(options),
+      output: path,
+      prepare: (file, { pageSize, txid, timestampMs, pageCount }) => {
+        const origin = { replica: replica.url, pageSize, txid, timestampMs, pageCount };
+        LiveCopy.prepare(path, file.fd, statePath, origin);
+      },
+    });
+  try {
+    return await attempts.run(first, isAway);
+  } finally {
+    attempts.close();
+  }
 }
 
 /** With `force` a copy that cannot be gone on with counts as none. */

@@ -405,6 +405,25 @@ test('while the server is away the copy stays and says so, and catches up when i
   await run.reaches(2n);
   assert.equal(await readers.count('one'), 2);
 });
+test('a server that goes away before there is a copy is waited for, and the copy made when it is back', async (t) => {
+  const made = await CopyStage.open(t);
+  const server = made && (await startNatsServer(t));
+  if (!made || !server) return;
+  await makeBucket(server);
+  await backup({ database: made.source.path, replica: await openBucketReplica(t, server) });
+  const nats = { reconnectWaitMs: 100, timeoutMs: 500 };
+  const replica = await openBucketReplica(t, server, 'backups', { nats });
+  await server.stop();
+  const run = new FollowRun(t, { replica, output: made.path });
+  const { message } = await run.sees((event) => event.type === 'waiting');
+  assert.match(message, /refused .*; trying again$/);
+  await server.restart();
+  await run.sees((event) => event.type === 'following');
+  const readers = new CopyReaders(t, made.path);
+  await readers.open('one');
+  assert.equal(await readers.count('one'), 1);
+});
+
 /** A write by another program, which checkpoints and removes the WAL when it closes. */
 function localWrite(path: string): void {
   const sql = 'CREATE TABLE own (x); INSERT INTO own VALUES (zeroblob(40000))';

@@ -127,7 +127,8 @@ class PulledChunks {
     const subject = chunkSubject(this.#bucket, this.#object.nuid);
     if (!(await hasMessageFrom(this.#bucket, subject, this.#next))) return failure;
     const message = `the server does not send all chunks of ${this.#object.name} (bucket ${this.#bucket.name}, ${this.#bucket.link.url})`;
-    return new JetliteError('REPLICA', message, { hint: 'Its copy of the bucket lags behind: try again.' });
+    const hint = 'Its copy of the bucket lags behind: try again.';
+    return new JetliteError('REPLICA', message, { hint, away: true });
   }
 
   async #arrival(): Promise<void> {
@@ -137,7 +138,7 @@ class PulledChunks {
       this.#wake = resolve;
       timer = setTimeout(() => {
         const message = `no answer from the NATS server within ${timeoutMs / 1000} s (${url})`;
-        this.#fail(new JetliteError('REPLICA', message));
+        this.#fail(new JetliteError('REPLICA', message, { away: true }));
       }, timeoutMs);
     });
     clearTimeout(timer);

@@ -4,16 +4,18 @@
  */
 
 import assert from 'node:assert/strict';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { restore } from '../../../lib/jobs/restore.js';
 import type { UpkeepSettings } from '../../../lib/jobs/tidy/tidy.js';
+import { openReplica } from '../../../lib/replica/open.js';
 import type { Replica } from '../../../lib/replica/replica.js';
 import { CaptureStage, LONG } from '../../support/capture-stage.js';
 import { FollowRun } from '../../support/follow-run.js';
-import { makeBucket, openBucketReplica } from '../../support/nats-replica.js';
-import { type NatsServer, startNatsServer } from '../../support/nats-server.js';
+import { makeBucket, streamLeader } from '../../support/nats-replica.js';
+import { type NatsServer, startNatsCluster, startNatsServer } from '../../support/nats-server.js';
 import { copyStore } from '../../support/nats-store.js';
 import { firstDifference, OracleChecker } from '../../support/oracle/check.js';
 import { proveOffer } from '../../support/oracle/offered-states.js';
@@ -21,7 +23,7 @@ import type { OracleWriter } from '../../support/oracle/writer.js';
 import { type Random, randomSource } from '../../support/random.js';
 import type { Replication } from '../../support/replication.js';
 
-const ROUNDS = LONG ? 60 : 4;
+const ROUNDS = LONG ? 60 : 3;
 const FAULTS_A_ROUND = 3;
 const LIMIT = { timeout: LONG ? 1_800_000 : 180_000 };
 const NATS = { reconnectWaitMs: 50, timeoutMs: 500 };
@@ -44,28 +46,32 @@ const WORK = {
 class Scene {
   readonly told = new Map<string, number>();
   replication!: Replication;
-  /** Puts the server's store back to what it was at some time. */
-  #putBack: (() => Promise<void>) | undefined;
 
   constructor(
     readonly t: TestContext,
     readonly stage: CaptureStage,
-    readonly server: NatsServer,
+    readonly servers: readonly NatsServer[],
     readonly writer: OracleWriter,
     readonly random: Random,
   ) {}
 
-  async replicate(): Promise<void> {
-    const replica = `${this.server.url}/backups/app`;
-    this.replication = await this.stage.replicate({
-      replica,
-      levels: LEVELS,
-      nats: NATS,
-      auditIntervalMs: 1000,
-    });
+  get replica(): string {
+    return `nats://${this.servers.map(({ port }) => `127.0.0.1:${port}`).join(',')}/backups/app`;
   }
 
-  /** Told what its events were. */
+  async open(): Promise<Replica> {
+    const replica = await openReplica(this.replica, { env: {}, nats: NATS });
+    this.t.after(() => replica.close());
+    return replica;
+  }
+
+  async replicate(): Promise<void> {
+    const { replica } = this;
+    const options = { replica, levels: LEVELS, nats: NATS, auditIntervalMs: 1000 };
+    this.replication = await this.stage.replicate(options);
+  }
+
+  /** Takes note of what the replicator told; it tells no more. */
   count(): void {
     for (const { type } of this.replication.events) this.told.set(type, (this.told.get(type) ?? 0) + 1);
   }
@@ -78,56 +84,117 @@ class Scene {
   pause(most: number): Promise<void> {
     return delay(this.random.below(most));
   }
+}
 
-  readonly faults: Record<string, () => Promise<void>> = {
-    'server killed': async () => {
-      await this.server.kill();
-      await this.pause(1500);
-      await this.server.restart();
-    },
-    'server restarted': async () => {
-      await this.server.stop();
-      await this.server.restart();
-    },
-    'server stalled': async () => {
-      this.server.pause();
-      await this.pause(2000);
-      this.server.resume();
-    },
-    'store kept': async () => {
-      await this.server.kill();
-      this.#putBack = await copyStore(this.server);
-      await this.server.restart();
-    },
-    'store rolled back': async () => {
-      await this.server.kill();
-      await this.#putBack?.();
-      await this.server.restart();
-    },
+type Faults = Record<string, () => Promise<void>>;
+
+function faultsOfReplicator(scene: Scene): Faults {
+  return {
     'replicator killed': async () => {
-      await this.killReplicator();
-      await this.pause(300);
-      await this.replicate();
+      await scene.killReplicator();
+      await scene.pause(300);
+      await scene.replicate();
     },
     'replicator stalled': async () => {
-      this.replication.signal('SIGSTOP');
-      await this.pause(1500);
-      this.replication.signal('SIGCONT');
+      scene.replication.signal('SIGSTOP');
+      await scene.pause(1500);
+      scene.replication.signal('SIGCONT');
+    },
+  };
+}
+
+function faultsOfServer(scene: Scene, server: NatsServer): Faults {
+  return {
+    'server killed': async () => {
+      await server.kill();
+      await scene.pause(1500);
+      await server.restart();
+    },
+    'server restarted': async () => {
+      await server.stop();
+      await server.restart();
+    },
+    'server stalled': async () => {
+      server.pause();
+      await scene.pause(2000);
+      server.resume();
+    },
+  };
+}
+
+/** A server alone keeps what it has, but its store may be put back to what it was at some time before. */
+async function faultsOfOne(scene: Scene): Promise<Faults> {
+  const [server] = scene.servers;
+  const keep = async (): Promise<() => Promise<void>> => {
+    await server.kill();
+    const kept = await copyStore(server);
+    await server.restart();
+    return kept;
+  };
+  let putBack = await keep();
+  const rollBack = async (): Promise<void> => {
+    await server.kill();
+    await putBack();
+    await server.restart();
+  };
+  return {
+    ...faultsOfReplicator(scene),
+    ...faultsOfServer(scene, server),
+    'store kept': async () => {
+      putBack = await keep();
+    },
+    'store rolled back': rollBack,
+    'store rolled back while nobody replicates': async () => {
+      await scene.killReplicator();
+      await rollBack();
+      await scene.replicate();
     },
     'replicator killed while the server is away': async () => {
-      await this.server.kill();
-      await this.pause(400);
-      await this.killReplicator();
-      await this.replicate();
-      await this.pause(400);
-      await this.server.restart();
+      await server.kill();
+      await scene.pause(400);
+      await scene.killReplicator();
+      await scene.replicate();
+      await scene.pause(400);
+      await server.restart();
     },
-    'store rolled back while nobody replicates': async () => {
-      await this.killReplicator();
-      await this.server.kill();
-      await this.#putBack?.();
-      await this.server.restart();
-      await this.replicate();
+  };
+}
+
+/** Of three servers any may fail, or lose its store, and all of them may be away. */
+async function faultsOfThree(scene: Scene): Promise<Faults> {
+  const { servers, random } = scene;
+  const one = (name: string) => (): Promise<void> => faultsOfServer(scene, random.pick(servers))[name]!();
+  return {
+    ...faultsOfReplicator(scene),
+    'server killed': one('server killed'),
+    'server restarted': one('server restarted'),
+    'server stalled': one('server stalled'),
+    'leader killed': async () => {
+      const leader = servers[await streamLeader(servers)];
+      await leader.kill();
+      await scene.pause(1500);
+      await leader.restart();
+    },
+    'store lost': async () => {
+      // The two others must have everything: a cluster that lost two of three has lost what it had.
+      await streamLeader(servers);
+      const server = random.pick(servers);
+      await server.kill();
+      await rm(server.storeDir, { recursive: true });
+      await server.restart();
+      await streamLeader(servers);
+    },
+    'all killed': async () => {
+      await Promise.all(servers.map((server) => server.kill()));
+      await scene.pause(1000);
+      await Promise.all(servers.map((server) => server.restart()));
+    },
+    'two stalled': async () => {
+      const alive = random.pick(servers);
+      const others = servers.filter((server) => server !== alive);
+      for (const server of others) server.pause();
+      await scene.pause(2000);
+      for (const server of others) server.resume();
     },
   };
 }
@@ -163,56 +230,63 @@ async function becomesWhole(scene: Scene, replica: Replica, checker: OracleCheck
   await scene.writer.resume();
 }
 
-async function open(t: TestContext): Promise<Scene | undefined> {
+const HOMES = {
+  'one server': { size: 1, faultsOf: faultsOfOne },
+  'three servers': { size: 3, faultsOf: faultsOfThree },
+};
+
+async function open(t: TestContext, size: number): Promise<Scene | undefined> {
   const stage = await CaptureStage.open(t);
-  const server = stage && (await startNatsServer(t, { jetstream: 'sync_interval: always' }));
-  if (stage === undefined || server === undefined) return undefined;
-  await makeBucket(server);
+  if (stage === undefined) return undefined;
+  const durable = { jetstream: 'sync_interval: always' };
+  const one = size === 1 ? await startNatsServer(t, durable) : undefined;
+  const servers = one === undefined ? size > 1 && (await startNatsCluster(t, size, durable)) : [one];
+  if (!servers) return undefined;
+  await makeBucket(servers[0], 'backups', { replicas: size });
   const random = randomSource(t);
   const writer = await stage.writer({ ...WORK, seed: random.below(1e6) });
-  return new Scene(t, stage, server, writer, random);
+  return new Scene(t, stage, servers, writer, random);
 }
 
-test(
-  'whatever fails in whatever order, what is offered is right and the newest state comes back',
-  LIMIT,
-  async (t) => {
-    const scene = await open(t);
-    if (scene === undefined) return;
-    const { stage, server, writer, random } = scene;
-    await scene.replicate();
-    await scene.replication.firstPut();
-    const replica = await openBucketReplica(t, server, 'backups/app', { nats: NATS });
-    const copy = join(stage.folder, 'copy.db');
-    const follower = new FollowRun(t, {
-      replica: await openBucketReplica(t, server, 'backups/app', { nats: NATS }),
-      output: copy,
-    });
-    const checker = new OracleChecker();
-    t.after(() => checker.close());
-    const names = Object.keys(scene.faults);
-    let proven = 0;
-    for (let round = 0; round < ROUNDS; round++) {
-      for (let fault = 0; fault < FAULTS_A_ROUND; fault++) {
-        const name = random.pick(names);
-        t.diagnostic(`${round}: ${name}`);
-        await scene.faults[name]!();
-        await scene.pause(1000);
-      }
-      await becomesWhole(scene, replica, checker);
+for (const [home, { size, faultsOf }] of Object.entries(HOMES)) {
+  test(
+    `${home}: whatever fails in whatever order, what is offered is right and the newest state comes back`,
+    LIMIT,
+    async (t) => {
+      const scene = await open(t, size);
+      if (scene === undefined) return;
+      const { stage, writer, random } = scene;
+      await scene.replicate();
+      await scene.replication.firstPut();
+      const replica = await scene.open();
+      const copy = join(stage.folder, 'copy.db');
+      const follower = new FollowRun(t, { replica: await scene.open(), output: copy });
+      const checker = new OracleChecker();
+      t.after(() => checker.close());
       const ledger = () => stage.ledger();
-      proven += (
-        await proveOffer({ replica, checker, folder: stage.folder, ledger, random, moving: true, limit: 5 })
-      ).proven;
-    }
-    const { seq, commits } = await writer.stop();
-    await scene.replication.stop();
-    scene.count();
-    const output = join(stage.folder, 'newest.db');
-    await restore({ replica, output, force: true });
-    assert.equal(await firstDifference(stage.database, output), undefined);
-    while ((await checker.prove(copy)).seq !== seq) await delay(20);
-    await follower.stop();
-    t.diagnostic(`${commits} commits, ${proven} states proven, ${JSON.stringify([...scene.told])}`);
-  },
-);
+      const offer = { replica, checker, folder: stage.folder, ledger, random, moving: true, limit: 5 };
+      const faults = Object.entries(await faultsOf(scene));
+      let proven = 0;
+      for (let round = 0; round < ROUNDS; round++) {
+        for (let i = 0; i < FAULTS_A_ROUND; i++) {
+          const [name, happen] = random.pick(faults);
+          t.diagnostic(`${round}: ${name}`);
+          await happen();
+          await scene.pause(1000);
+        }
+        await becomesWhole(scene, replica, checker);
+        proven += (await proveOffer(offer)).proven;
+      }
+      const { seq, commits } = await writer.stop();
+      const { txid } = await scene.replication.stop();
+      scene.count();
+      const output = join(stage.folder, 'newest.db');
+      await restore({ replica, output, force: true });
+      assert.equal(await firstDifference(stage.database, output), undefined);
+      await follower.reaches(BigInt(txid as string));
+      assert.equal((await checker.prove(copy)).seq, seq);
+      await follower.stop();
+      t.diagnostic(`${commits} commits, ${proven} states proven, ${JSON.stringify([...scene.told])}`);
+    },
+  );
+}
