@@ -52,6 +52,7 @@ export const bucketCommand = defineCommand({
   run: async (args: BucketArgs, context) => {
     refuseStrayOptions(args);
     const settings = readSettings(args);
+    if (args.action !== 'list') requireName(args);
     const { connectNats } = await import('../../lib/replica/nats/connect.js');
     const { parseNatsServers } = await import('../../lib/replica/nats/address.js');
     const server = args.server ?? (process.env.NATS_URL ? undefined : DEFAULT_SERVER);
@@ -106,6 +107,11 @@ function refuseStrayOptions(args: BucketArgs): void {
 }
 
 function requireName({ action, bucket }: BucketArgs): string {
+  if (bucket?.includes('://')) {
+    throw new JetliteError('USAGE', `bucket ${action} takes the name of a bucket, found an address`, {
+      hint: `jetlite bucket ${action} NAME --server nats://HOST:PORT`,
+    });
+  }
   if (bucket !== undefined) return bucket;
   throw new JetliteError('USAGE', `bucket ${action}: which bucket?`, {
     hint: `jetlite bucket ${action} NAME`,

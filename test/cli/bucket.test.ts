@@ -6,7 +6,7 @@ import { startNatsServer } from '../support/nats-server.js';
 import { bytes, target } from '../support/replica.js';
 import { scratchFolder } from '../support/scratch.js';
 import { sqliteShell } from '../support/sqlite.js';
-import { jetlite } from './run.js';
+import { assertRefused, jetlite } from './run.js';
 
 test('buckets are created, shown, listed and deleted', async (t) => {
   const server = await startNatsServer(t);
@@ -122,6 +122,12 @@ test('what somebody wrote into a description does not reach the terminal as it i
     assert.match(stdout, /a\ufffd\[2J\ufffdb$/m);
     assert.ok(!stdout.includes('\u001b'));
   }
+});
+
+test('an address in the place of a name is refused before any server is asked', async () => {
+  const refused = await jetlite(['bucket', 'create', 'nats://me:s3cret@127.0.0.1:1/backups']);
+  assertRefused(refused, 2, /takes the name of a bucket, found an address/);
+  assert.doesNotMatch(refused.stderr, /s3cret/);
 });
 
 test('a bucket in the address of the server is refused in words that a reader understands', async () => {

@@ -68,6 +68,22 @@ test('a bucket that can lose parts of a replica is read with a warning and writt
   await safely.write(target(0, 1n), bytes('content'));
 });
 
+test('a bucket that allows too few consumers is told from a server in trouble', async (t) => {
+  const server = await startNatsServer(t);
+  if (server === undefined) return;
+  await makeBucket(server);
+  await edit(server, { max_consumers: 1 });
+  const first = await openBucketReplica(t, server, 'backups/first');
+  await first.write(target(0, 1n), bytes('one'));
+  await first.list();
+  const second = await openBucketReplica(t, server, 'backups/second');
+  await assert.rejects(second.list(), (error: { message: string; hint: string }) => {
+    assert.match(error.message, /cannot list the files: it allows no more consumers \(bucket backups/);
+    assert.match(error.hint, /max_consumers/);
+    return true;
+  });
+});
+
 test('a bucket that the nats package made serves as well, in memory and compressed too', async (t) => {
   const server = await startNatsServer(t);
   if (server === undefined) return;

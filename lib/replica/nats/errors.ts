@@ -30,6 +30,7 @@ export const Api = {
   MESSAGE_NOT_FOUND: 10037,
   JETSTREAM_NOT_ENABLED: 10076,
   JETSTREAM_NOT_ENABLED_FOR_ACCOUNT: 10039,
+  TOO_MANY_CONSUMERS: 10026,
 } as const;
 
 const OUT_OF_SPACE: Record<number, string> = {
@@ -237,6 +238,12 @@ export function requestError(error: unknown, doing: string, bucket: string, url:
     return fail(
       'JetStream is not enabled for this account',
       'Enable it in the server’s configuration of the account.',
+    );
+  }
+  if (api === Api.TOO_MANY_CONSUMERS) {
+    return fail(
+      'it allows no more consumers',
+      'Every replica that is at work and every file that is read needs one: raise max_consumers of the stream or account.',
     );
   }
   const space = OUT_OF_SPACE[api];
