@@ -23,7 +23,7 @@ import type { OracleWriter } from '../../support/oracle/writer.js';
 import { type Random, randomSource } from '../../support/random.js';
 import type { Replication } from '../../support/replication.js';
 
-const ROUNDS = LONG ? 60 : 3;
+const ROUNDS = LONG ? 25 : 3;
 const FAULTS_A_ROUND = 3;
 const LIMIT = { timeout: LONG ? 1_800_000 : 180_000 };
 const NATS = { reconnectWaitMs: 50, timeoutMs: 500 };
