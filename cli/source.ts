@@ -161,6 +161,7 @@ export async function openSource(source: Opening, context: Context): Promise<Rep
     nats: source.nats,
     allowUnsafeBucket: source.allowUnsafeBucket === true,
     onWarning: (message) => context.log.write('warn', message),
+    signal: context.signal,
   });
 }
 

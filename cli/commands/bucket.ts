@@ -53,38 +53,43 @@ export const bucketCommand = defineCommand({
     refuseStrayOptions(args);
     const settings = readSettings(args);
     if (args.action !== 'list') requireName(args);
-    const { connectNats } = await import('../../lib/replica/nats/connect.js');
-    const { parseNatsServers } = await import('../../lib/replica/nats/address.js');
-    const server = args.server ?? (process.env.NATS_URL ? undefined : DEFAULT_SERVER);
-    const link = await connectNats(
-      server === undefined ? undefined : parseNatsServers(server),
-      readNatsOptions(args),
-      process.env,
-      (message) => context.log.write('warn', message),
-    );
-    try {
-      const buckets = await import('../../lib/replica/nats/bucket.js');
-      if (args.action === 'list') {
-        showList(await buckets.listBuckets(link), args.json, context);
-      } else if (args.action === 'info') {
-        showOne(await buckets.bucketInfo(link, requireName(args)), args.json, context);
-      } else if (args.action === 'create') {
-        if (settings.ttlMs !== undefined) {
-          context.log.write('warn', 'replicas cannot live in a bucket whose objects expire (--ttl)');
-        }
-        showOne(await buckets.createBucket(link, requireName(args), settings), args.json, context);
-      } else {
-        const found = await buckets.bucketInfo(link, requireName(args));
-        requireForce(args, found);
-        await buckets.deleteBucket(link, found.name);
-        showDeleted(found, args.json, context);
-      }
-      return EXIT_DONE;
-    } finally {
-      await link.close();
-    }
+    const { orAborted } = await import('../../lib/until-aborted.js');
+    return orAborted(work(args, settings, context), context.signal, `bucket ${args.action}`);
   },
 });
+
+async function work(args: BucketArgs, settings: BucketSettings, context: Context): Promise<number> {
+  const { connectNats } = await import('../../lib/replica/nats/connect.js');
+  const { parseNatsServers } = await import('../../lib/replica/nats/address.js');
+  const server = args.server ?? (process.env.NATS_URL ? undefined : DEFAULT_SERVER);
+  const link = await connectNats(
+    server === undefined ? undefined : parseNatsServers(server),
+    readNatsOptions(args),
+    process.env,
+    (message) => context.log.write('warn', message),
+  );
+  try {
+    const buckets = await import('../../lib/replica/nats/bucket.js');
+    if (args.action === 'list') {
+      showList(await buckets.listBuckets(link), args.json, context);
+    } else if (args.action === 'info') {
+      showOne(await buckets.bucketInfo(link, requireName(args)), args.json, context);
+    } else if (args.action === 'create') {
+      if (settings.ttlMs !== undefined) {
+        context.log.write('warn', 'replicas cannot live in a bucket whose objects expire (--ttl)');
+      }
+      showOne(await buckets.createBucket(link, requireName(args), settings), args.json, context);
+    } else {
+      const found = await buckets.bucketInfo(link, requireName(args));
+      requireForce(args, found);
+      await buckets.deleteBucket(link, found.name);
+      showDeleted(found, args.json, context);
+    }
+    return EXIT_DONE;
+  } finally {
+    await link.close();
+  }
+}
 
 function text(describe: string) {
   return { type: 'string', requiresArg: true, describe } as const;

@@ -168,7 +168,7 @@ async function withAwaited<T>(
 ): Promise<T | undefined> {
   const { awaitReplica } = await import('../../lib/jobs/await-replica.js');
   const { allowUnsafeBucket } = args;
-  const open = () => openSource({ ...task.replica, allowUnsafeBucket }, context);
+  const open = () => openSource({ ...task.replica, allowUnsafeBucket }, { ...context, signal });
   const replica = await awaitReplica(open, { once: args.once, signal, onEvent });
   try {
     return replica && (await work(replica));

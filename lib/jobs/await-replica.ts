@@ -1,7 +1,7 @@
 /** Opening a replica that may be out of reach just now. */
 
 import type { Replica } from '../replica/replica.js';
-import { Attempts, isAway } from './session/attempts.js';
+import { Attempts, hasCode, isAway } from './session/attempts.js';
 import type { ReplicateEvent } from './session/replicate-event.js';
 
 export interface AwaitReplicaOptions {
@@ -31,7 +31,7 @@ export async function awaitReplica(
   try {
     return await attempts.run(open, isAway);
   } catch (error) {
-    if (signal?.aborted && isAway(error)) return undefined;
+    if (signal?.aborted && (isAway(error) || hasCode(error, 'ABORTED'))) return undefined;
     throw error;
   } finally {
     attempts.close();

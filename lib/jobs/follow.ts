@@ -19,6 +19,7 @@ import { JetliteError } from '../errors.js';
 import { formatTxid } from '../ltx/header.js';
 import { versionKey } from '../replica/names.js';
 import type { LtxFileInfo } from '../replica/replica.js';
+import { orAborted } from '../until-aborted.js';
 import { applyPlan } from './following/apply-plan.js';
 import { BoundedWal } from './following/bounded-wal.js';
 import { behind, expectSameDatabase, standingOf } from './following/history.js';
@@ -26,7 +27,6 @@ import type { FollowEvent, FollowOptions, FollowResult } from './following/optio
 import { planRestore, type RestorePlan } from './plan.js';
 import { Damage, type DamagedFile } from './rebuild/damage.js';
 import { lookAtOutput, outputError } from './rebuild/output.js';
-import { orAborted } from './rebuild/until-aborted.js';
 import { type RestoreResult, restore } from './restore.js';
 import { Attempts, hasCode, isAway, pause } from './session/attempts.js';
 import { stateFolder } from './state-folder.js';

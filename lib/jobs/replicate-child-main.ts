@@ -20,7 +20,7 @@ async function run({ replica: address, replicaOptions, ...options }: StartOption
     const { signal } = stopping;
     const onEvent = (event: ReplicateEvent): void => void say({ type: 'event', event });
     const onWarning = (message: string): void => onEvent({ type: 'state', level: 'warn', message });
-    const open = () => openReplica(address, { ...replicaOptions, onWarning });
+    const open = () => openReplica(address, { ...replicaOptions, onWarning, signal });
     const once = options.once === true;
     const replica = await awaitReplica(open, { once, signal, onEvent });
     try {

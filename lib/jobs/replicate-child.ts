@@ -18,7 +18,7 @@ import type { ReplicateEvent, ReplicateOptions, ReplicateResult } from './replic
 export interface ChildReplicateOptions extends Omit<ReplicateOptions, 'replica'> {
   /** Address of the replica; the child opens it. */
   readonly replica: string;
-  readonly replicaOptions?: Omit<ReplicaOptions, 'onWarning' | 'env'>;
+  readonly replicaOptions?: Omit<ReplicaOptions, 'onWarning' | 'env' | 'signal'>;
 }
 
 /** What the parent says. */

@@ -3,10 +3,10 @@
 import type { FileHandle } from 'node:fs/promises';
 import { JetliteError, throwIfAborted } from '../errors.js';
 import type { LtxFileInfo, Replica } from '../replica/replica.js';
+import { orAborted } from '../until-aborted.js';
 import { planRestore, type RestorePlan, type RestoreWish, wishOf } from './plan.js';
 import { expectFree, lookAtOutput, OutputFile, type OutputPlace, outputError } from './rebuild/output.js';
 import { type OnProgress, type Rebuilt, rebuildDatabase } from './rebuild/rebuild.js';
-import { orAborted } from './rebuild/until-aborted.js';
 
 export interface RestoreOptions {
   readonly replica: Replica;

@@ -11,12 +11,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { JetliteError, throwIfAborted } from '../errors.js';
 import type { LtxFileInfo, Replica } from '../replica/replica.js';
+import { orAborted } from '../until-aborted.js';
 import { compareWithLive } from './check/compare.js';
 import { type CheckResult, checkDatabase } from './check/sqlite-check.js';
 import { planRestore, type RestorePlan, type RestoreWish, wishOf } from './plan.js';
 import { outputError } from './rebuild/output.js';
 import { type OnProgress, type Rebuilt, rebuildDatabase } from './rebuild/rebuild.js';
-import { orAborted } from './rebuild/until-aborted.js';
 
 export interface VerifyOptions {
   readonly replica: Replica;

@@ -5,7 +5,7 @@
  */
 
 import type { LtxFileInfo, Replica } from '../../replica/replica.js';
-import { orAborted, untilAborted } from './until-aborted.js';
+import { orAborted, untilAborted } from '../../until-aborted.js';
 
 /** Files up to this size are fetched whole and ahead of their turn, bytes. */
 const SMALL_FILE = 1024 * 1024;

@@ -20,6 +20,7 @@ import { LtxDecoder } from '../../ltx/decoder.js';
 import { formatTxid } from '../../ltx/header.js';
 import { ltxPath } from '../../replica/names.js';
 import type { LtxFileInfo, Replica } from '../../replica/replica.js';
+import { orAborted } from '../../until-aborted.js';
 import type { RestorePlan, RestoreWish } from '../plan.js';
 import { capturedMs } from './captured.js';
 import { Damage, type DamagedFile } from './damage.js';
@@ -27,7 +28,6 @@ import { PageWriter } from './page-writer.js';
 import { type FileBytes, readAhead } from './read-ahead.js';
 import { StateCheck } from './state-check.js';
 import { Superseded } from './superseded.js';
-import { orAborted } from './until-aborted.js';
 
 /** Called as work goes on; `totalBytes` can change when a plan is made anew. */
 export type OnProgress = (progress: { phase: string; bytes: number; totalBytes: number }) => void;

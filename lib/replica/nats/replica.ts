@@ -13,6 +13,7 @@ import { createHash } from 'node:crypto';
 import { hostname } from 'node:os';
 import { Nuid } from 'nats';
 import { ConflictError, JetliteError } from '../../errors.js';
+import { orAborted } from '../../until-aborted.js';
 import { compareFiles, extraPath, type LtxName, ltxPath } from '../names.js';
 import { Remembered } from '../remembered.js';
 import {
@@ -71,10 +72,25 @@ export interface NatsReplicaOptions {
   readonly onWarning?: (message: string) => void;
   /** Where NATS_URL and NATS_CREDS are looked up; by default the process's own environment. */
   readonly env?: Environment;
+  /** Firing it ends the opening, even of a server that says nothing. */
+  readonly signal?: AbortSignal;
 }
 
-/** Connects and opens the bucket, which must exist. Throws USAGE, REPLICA. */
+/** Connects and opens the bucket, which must exist. Throws USAGE, REPLICA, ABORTED. */
 export async function openNatsReplica(address: NatsAddress, options: NatsReplicaOptions): Promise<Replica> {
+  const opening = connectAndOpen(address, options);
+  try {
+    return await orAborted(opening, options.signal, `opening bucket ${address.bucket}`);
+  } catch (error) {
+    opening.then(
+      (late) => late.close(),
+      () => {},
+    );
+    throw error;
+  }
+}
+
+async function connectAndOpen(address: NatsAddress, options: NatsReplicaOptions): Promise<Replica> {
   const onWarning = options.onWarning ?? (() => {});
   const link = await connectNats(address.servers, options.nats, options.env, onWarning);
   try {

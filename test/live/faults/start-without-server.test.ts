@@ -2,8 +2,9 @@
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { readdir, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { assertRefused, jetlite, startJetlite } from '../../cli/run.js';
@@ -88,6 +89,45 @@ test('a signal ends the waiting for a server, with exit code 0', async (t) => {
   const { exitCode, stderr } = await running.ended;
   assert.equal(exitCode, 0, stderr);
   assert.match(stderr, /stopped before .* answered/);
+});
+
+test('a signal ends the wait for a server that takes connections and says nothing', async (t) => {
+  const shell = sqliteShell(t);
+  if (shell === undefined) return;
+  const folder = await scratchFolder(t);
+  const database = join(folder, 'a.db');
+  await makeDatabase(shell, database);
+  let asked = (): void => {};
+  const silent = createServer((socket) => {
+    socket.on('error', () => {});
+    asked();
+  }).listen(0, '127.0.0.1');
+  t.after(() => silent.close());
+  await once(silent, 'listening');
+  const host = `nats://127.0.0.1:${(silent.address() as AddressInfo).port}`;
+  const url = `${host}/backups`;
+  const interrupted = /was interrupted/;
+  const cases: [string[], number, RegExp][] = [
+    [['backup', database, url], 1, interrupted],
+    [['restore', url, '-o', join(folder, 'out.db')], 1, interrupted],
+    [['verify', url], 1, interrupted],
+    [['status', url], 1, interrupted],
+    [['bucket', 'list', '--server', host], 1, interrupted],
+    [['replicate', database, url], 0, /stopped before .* answered/],
+    [['restore', '-f', url, '-o', join(folder, 'copy.db')], 0, /^$/],
+  ];
+  for (const [args, exitCode, message] of cases) {
+    const connected = new Promise<void>((resolve) => {
+      asked = resolve;
+    });
+    const running = startJetlite(args);
+    t.after(() => running.child.kill('SIGKILL'));
+    await Promise.race([connected, running.ended]);
+    running.child.kill('SIGTERM');
+    const ended = await running.ended;
+    assert.equal(ended.exitCode, exitCode, `${args[0]}: ${ended.stderr}`);
+    assert.match(ended.stderr, message, args[0]);
+  }
 });
 
 test('backup and replicate --once do not wait for a server that is down', async (t) => {

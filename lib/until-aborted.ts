@@ -3,7 +3,7 @@
  * day; nobody hears of it.
  */
 
-import { throwIfAborted } from '../../errors.js';
+import { throwIfAborted } from './errors.js';
 
 /** What `work` comes to, or ABORTED as soon as the signal fires. `what` was being done: "the restore". */
 export async function orAborted<T>(
