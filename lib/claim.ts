@@ -4,7 +4,7 @@
  */
 
 import { createHash } from 'node:crypto';
-import { createServer } from 'node:net';
+import { createConnection, createServer } from 'node:net';
 import type { JetliteError } from './errors.js';
 
 /** All that an address takes, with the zero it begins with: older versions of Node fill a shorter name up, newer do not. */
@@ -18,8 +18,7 @@ const NAME_LENGTH = 108;
  */
 export async function claim(path: string, taken: () => JetliteError): Promise<() => Promise<void>> {
   if (process.platform !== 'linux') return async () => {};
-  const digest = createHash('sha256').update(path).digest('hex');
-  const name = `\0jetlite-${digest}`.padEnd(NAME_LENGTH, '-');
+  const name = nameOf(path);
   const server = createServer((socket) => socket.destroy());
   try {
     await new Promise<void>((resolve, reject) => {
@@ -32,4 +31,23 @@ export async function claim(path: string, taken: () => JetliteError): Promise<()
   }
   server.unref();
   return () => new Promise((resolve) => server.close(() => resolve()));
+}
+
+/** Whether a process on this machine has claimed a path. Nothing is claimed by asking. */
+export async function isClaimed(path: string): Promise<boolean> {
+  if (process.platform !== 'linux') return false;
+  const socket = createConnection(nameOf(path));
+  try {
+    return await new Promise<boolean>((resolve) => {
+      socket.once('connect', () => resolve(true));
+      socket.once('error', () => resolve(false));
+    });
+  } finally {
+    socket.destroy();
+  }
+}
+
+function nameOf(path: string): string {
+  const digest = createHash('sha256').update(path).digest('hex');
+  return `\0jetlite-${digest}`.padEnd(NAME_LENGTH, '-');
 }

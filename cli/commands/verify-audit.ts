@@ -43,7 +43,7 @@ async function acknowledgedBy(
   if (database === undefined && stateDir === undefined) return 0n;
   const { readAcknowledged } = await import('../../lib/jobs/session/acknowledged.js');
   const { replicaStateFolder, stateFolder } = await import('../../lib/jobs/state-folder.js');
-  return readAcknowledged(replicaStateFolder(stateFolder(database ?? '', stateDir), url));
+  return readAcknowledged(await replicaStateFolder(stateFolder(database ?? '', stateDir), url));
 }
 
 function findingsOf({ sound, lost, broken }: Judgement): Finding[] {

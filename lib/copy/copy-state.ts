@@ -83,6 +83,11 @@ export class CopyState {
     this.confirm();
   }
 
+  /** From the next position on the replica is called that. */
+  follow(replica: string): void {
+    this.#identity = { ...this.#identity!, replica };
+  }
+
   /** Says where the copy is about to stand. Where it stands now stays on record until `confirm`. */
   write(position: CopyPosition): void {
     const index = this.#confirmed === 0 ? 1 : 0;

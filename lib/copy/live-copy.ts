@@ -25,6 +25,7 @@ import { openHandle, releaseHandle } from '../capture/handles.js';
 import { readersElsewhere } from '../capture/locks.js';
 import { bootId } from '../capture/resume-state.js';
 import { ConflictError, JetliteError } from '../errors.js';
+import { compareReplicas } from '../replica/same-replica.js';
 import { DATABASE_HEADER_SIZE, decodeDatabaseHeader } from '../sqlite/database.js';
 import { CopyIndex } from './copy-index.js';
 import { type CopyIdentity, type CopyPosition, CopyState, type RecordedCopy } from './copy-state.js';
@@ -133,11 +134,12 @@ export class LiveCopy {
     if (found === undefined || recorded === undefined || recorded.identity.inode !== found.ino.toString())
       return undefined;
     const { identity, positions } = recorded;
-    if (identity.replica !== replica) {
+    if (compareReplicas(identity.replica, replica) !== 'same') {
       throw new JetliteError('OUTPUT', `${path} follows ${identity.replica}, not ${replica}`, {
         hint: 'Choose another output path, or use --force to replace it.',
       });
     }
+    state.follow(replica);
     const copy = new LiveCopy(path, state, identity, positions[0]);
     try {
       copy.#resume(recorded);

@@ -10,7 +10,8 @@ import { writeAcknowledged } from './session/acknowledged.js';
 import { putBatch, putStreamed } from './session/put-batch.js';
 import { goOnWith } from './session/replica-state.js';
 import { expectSameDatabase } from './session/same-database.js';
-import { claimState, replicaStateFolder, stateFolder } from './state-folder.js';
+import { claimState, stateFolder } from './state-folder.js';
+import { writeRecord } from './state-record.js';
 import { writeSnapshotSums } from './tidy/snapshot-sums.js';
 
 export interface BackupProgress {
@@ -51,25 +52,24 @@ export interface BackupResult {
  */
 export async function backup(options: BackupOptions): Promise<BackupResult> {
   const { database, stateDir, replica } = options;
-  const folder = replicaStateFolder(stateFolder(database, stateDir), replica.url);
-  const release = await claimState(folder, database, replica.url);
+  const all = stateFolder(database, stateDir);
+  const { folder, release } = await claimState(all, database, replica.url, options.onEvent);
   try {
-    return await backUp(options);
+    return await backUp(options, folder);
   } finally {
     await release();
   }
 }
 
-async function backUp(options: BackupOptions): Promise<BackupResult> {
+async function backUp(options: BackupOptions, folder: string): Promise<BackupResult> {
   const started = performance.now();
   const { replica, signal, onProgress } = options;
-  const folder = stateFolder(options.database, options.stateDir);
-  const state = new ResumeState(replicaStateFolder(folder, replica.url), (message) =>
+  const state = new ResumeState(folder, (message) =>
     options.onEvent?.({ type: 'state', level: 'warn', message }),
   );
   const capture = Capture.open({
     database: options.database,
-    scratchDir: folder,
+    scratchDir: stateFolder(options.database, options.stateDir),
     fileEvents: false,
     ...(signal && { signal }),
     ...(options.onEvent && { onEvent: options.onEvent }),
@@ -77,6 +77,7 @@ async function backUp(options: BackupOptions): Promise<BackupResult> {
   });
   let origin: SumsOrigin | undefined;
   try {
+    await writeRecord(folder, replica.url);
     const before = await goOnWith(replica, capture, state, {
       signal,
       auditsNow: true,

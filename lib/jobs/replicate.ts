@@ -26,8 +26,10 @@ import type { ReplicateEvent } from './session/replicate-event.js';
 import type { ReplicateOptions, ReplicateResult } from './session/replicate-options.js';
 import { expectSameDatabase, type Newcomer } from './session/same-database.js';
 import { Spool } from './session/spool.js';
+import { SPOOL_FOLDER } from './session/spool-segment.js';
 import { Uploader } from './session/uploader.js';
-import { claimState, replicaStateFolder, stateFolder } from './state-folder.js';
+import { claimState, stateFolder } from './state-folder.js';
+import { writeRecord } from './state-record.js';
 import { DEFAULT_LEVELS, tidy } from './tidy/tidy.js';
 import { startUpkeep } from './tidy/upkeep.js';
 
@@ -56,16 +58,19 @@ export async function replicate(options: ReplicateOptions): Promise<ReplicateRes
   const capture = await openWhenThere(options);
   if (capture === undefined) return { txid: 0n, commits: 0, files: 0, bytes: 0, images: 0, restarts: 0 };
   const { database, stateDir, replica } = options;
-  const folder = replicaStateFolder(stateFolder(database, stateDir), replica.url);
-  const release = await claimState(folder, database, replica.url).catch((error: unknown) => {
-    capture.close();
-    throw error;
-  });
+  const all = stateFolder(database, stateDir);
+  const { folder, release } = await claimState(all, database, replica.url, options.onEvent).catch(
+    (error: unknown) => {
+      capture.close();
+      throw error;
+    },
+  );
   const state = new ResumeState(folder, (message) =>
     options.onEvent?.({ type: 'state', level: 'warn', message }),
   );
   let spool: Spool | undefined;
   try {
+    await writeRecord(folder, replica.url);
     spool = await openSpool(state.folder, options);
     return await new Session(capture, state, spool, options).run();
   } finally {
@@ -77,7 +82,7 @@ export async function replicate(options: ReplicateOptions): Promise<ReplicateRes
 }
 
 function openSpool(folder: string, options: ReplicateOptions): Promise<Spool> {
-  return Spool.open(path.join(folder, 'spool'), {
+  return Spool.open(path.join(folder, SPOOL_FOLDER), {
     maxBytes: options.spoolMaxBytes ?? DEFAULT_SPOOL_BYTES,
     // A folder has synced what it acknowledges; a server may lose it.
     keepBytes: options.replica.url.startsWith('file:') ? 0 : SPOOL_KEEP_BYTES,

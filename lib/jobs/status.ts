@@ -118,7 +118,7 @@ async function isThere(change: Promise<IteratorResult<unknown>>): Promise<boolea
 async function lookAtDatabase(path: string, options: StatusOptions): Promise<Status['database']> {
   const [main, wal] = await Promise.all([fileStat(path), fileStat(`${path}-wal`)]);
   if (main === undefined) return undefined;
-  const folder = replicaStateFolder(stateFolder(path, options.stateDir), options.replica.url);
+  const folder = await replicaStateFolder(stateFolder(path, options.stateDir), options.replica.url);
   const points = new ResumeState(folder, () => {}).readPoints();
   return {
     path,

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
-import { rename, truncate, unlink } from 'node:fs/promises';
+import { readdir, rename, truncate, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { openFileReplica } from '../../lib/replica/file.js';
 import { ltxPath } from '../../lib/replica/names.js';
+import { makeBucket } from '../support/nats-replica.js';
+import { startNatsServer } from '../support/nats-server.js';
 import { scratchFolder } from '../support/scratch.js';
 import { sqliteShell } from '../support/sqlite.js';
 import { assertRefused, jetlite } from './run.js';
@@ -53,4 +55,32 @@ test('verify --audit tells from metadata what a replica has lost; the next backu
   assert.equal(against.exitCode, 0, against.stdout);
   const both = await jetlite(['verify', '--audit', '--query', 'SELECT 1', '--expect', '1', replica]);
   assertRefused(both, 2, /--audit/);
+});
+
+test('backup and verify --audit find what is kept of a bucket whose URL was written otherwise', async (t) => {
+  const sqlite3 = sqliteShell(t);
+  const server = await startNatsServer(t);
+  if (sqlite3 === undefined || server === undefined) return;
+  await makeBucket(server);
+  const database = join(await scratchFolder(t), 'app.db');
+  const state = `${database}-state`;
+  const [url, respelled] = [`${server.url}/backups`, `nats://localhost:${server.port}/backups`];
+  const backUp = async (replica: string): Promise<string> => {
+    const { exitCode, stderr } = await jetlite(['backup', '--state-dir', state, database, replica]);
+    assert.equal(exitCode, 0, stderr);
+    return stderr;
+  };
+  await sqlite3.run(database, 'CREATE TABLE t(x);');
+  assert.equal(await backUp(url), '');
+  await sqlite3.run(database, 'INSERT INTO t VALUES (1);');
+  assert.match(await backUp(respelled), /is gone on with for/);
+  assert.equal((await readdir(state)).length, 1);
+
+  const before = await readdir(state, { recursive: true });
+  await jetlite(['bucket', 'delete', '--force', 'backups', '--server', server.url]);
+  await makeBucket(server);
+  const run = await jetlite(['verify', '--audit', '--state-dir', state, url]);
+  assert.equal(run.exitCode, 3, run.stdout);
+  assert.match(run.stdout, /lead to TXID 0000000000000002, found .* no state/);
+  assert.deepEqual(await readdir(state, { recursive: true }), before);
 });

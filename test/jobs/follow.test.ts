@@ -24,7 +24,7 @@ import { CopyReaders, CopyStage } from '../support/copy-stage.js';
 import { FollowRun } from '../support/follow-run.js';
 import { ltxBytes, makeHistory, putLtx, random } from '../support/ltx-history.js';
 import { makeBucket, openBucketReplica } from '../support/nats-replica.js';
-import { startNatsServer } from '../support/nats-server.js';
+import { freePort, startNatsServer } from '../support/nats-server.js';
 import { peer } from '../support/peers.js';
 import { scratchFolder } from '../support/scratch.js';
 import { BAD_FILES, CHANGE, SNAPSHOT, snapshot } from './bad-files.js';
@@ -405,6 +405,7 @@ test('while the server is away the copy stays and says so, and catches up when i
   await run.reaches(2n);
   assert.equal(await readers.count('one'), 2);
 });
+
 test('a server that goes away before there is a copy is waited for, and the copy made when it is back', async (t) => {
   const made = await CopyStage.open(t);
   const server = made && (await startNatsServer(t));
@@ -422,6 +423,30 @@ test('a server that goes away before there is a copy is waited for, and the copy
   const readers = new CopyReaders(t, made.path);
   await readers.open('one');
   assert.equal(await readers.count('one'), 1);
+});
+
+test('a copy is gone on with when the URL of its replica is written otherwise, and no other replica is', async (t) => {
+  const stage = await CopyStage.open(t);
+  const server = stage && (await startNatsServer(t));
+  if (!stage || !server) return;
+  await makeBucket(server);
+  const here = await openBucketReplica(t, server);
+  const other = await openBucketReplica(t, server, 'backups/other');
+  const elsewhere = `nats://127.0.0.1:${await freePort()},localhost:${server.port}`;
+  const respelled = await openBucketReplica(t, { url: elsewhere });
+  for (const replica of [here, other]) await backup({ database: stage.source.path, replica });
+  const first = new FollowRun(t, { replica: here, output: stage.path });
+  await first.reaches(1n);
+  await first.stop();
+  await stage.source.run('INSERT INTO t VALUES (NULL, NULL)');
+  await backup({ database: stage.source.path, replica: here });
+  const again = new FollowRun(t, { replica: respelled, output: stage.path });
+  await again.reaches(2n);
+  assert.equal((await again.stop()).restored, false);
+  await assert.rejects(new FollowRun(t, { replica: other, output: stage.path }).ended, {
+    code: 'OUTPUT',
+    message: `${stage.path} follows ${respelled.url}, not ${other.url}`,
+  });
 });
 
 /** A write by another program, which checkpoints and removes the WAL when it closes. */

@@ -22,6 +22,9 @@ export interface Segment {
 
 const NAME = /^[0-9a-f]{16}-[0-9a-f]{8}\.spool$/;
 
+/** Of a spool, in the state folder of its replica. */
+export const SPOOL_FOLDER = 'spool';
+
 /** A name that no other segment has; names sort as their first TXIDs do. */
 export function segmentName(first: bigint): string {
   return `${formatTxid(first)}-${randomBytes(4).toString('hex')}.spool`;
@@ -37,6 +40,39 @@ export async function loadSegments(folder: string): Promise<Segment[]> {
     else await unlink(path.join(folder, file)).catch(() => undefined);
   }
   return segments;
+}
+
+/**
+ * How many files in a folder wait for a replica that has acknowledged everything up to that TXID, as far as names and headers
+ * tell. Nothing is changed.
+ */
+export async function countWaiting(folder: string, acknowledged: bigint): Promise<bigint> {
+  const names = (await readdir(folder).catch(() => [])).filter((name) => NAME.test(name)).sort();
+  if (names.length === 0) return 0n;
+  const before = BigInt(`0x${names[0].slice(0, 16)}`) - 1n;
+  for (const file of names.reverse()) {
+    const last = await lastTxidIn(path.join(folder, file)).catch(() => undefined);
+    if (last === undefined) continue;
+    const waiting = last - (acknowledged > before ? acknowledged : before);
+    return waiting > 0n ? waiting : 0n;
+  }
+  return 0n;
+}
+
+async function lastTxidIn(segment: string): Promise<bigint | undefined> {
+  let last: bigint | undefined;
+  const handle = await open(segment, 'r');
+  try {
+    const { size } = await handle.stat();
+    for (let at = 0; ; ) {
+      const record = await readRecordHeader(handle, at, size);
+      if (record === undefined) return last;
+      last = record.txid;
+      at = recordEnd(record);
+    }
+  } finally {
+    await handle.close();
+  }
 }
 
 /** Undefined if not even the first record is whole. */
