@@ -10,8 +10,10 @@ import { LONGEST_TIMER_MS } from '../../longest-timer.js';
 
 /** Less than service managers and container engines wait before they kill. */
 const STOP_TIMEOUT_MS = 8000;
-/** To end by itself, and tidy up, what is given up has that long. */
+/** Of that time the last part is for what is given up to end by itself, for all of it together. */
 const GIVE_UP_MS = 500;
+/** And for what begins to end later than that: no more than to close a file. */
+const LATE_MS = 50;
 const RETRY_FIRST_MS = 250;
 const RETRY_LAST_MS = 5000;
 /** Trouble that goes on is told again this seldom, another trouble than before somewhat sooner. */
@@ -35,10 +37,16 @@ export class Attempts {
   readonly #options: AttemptsOptions;
   readonly #grace = new AbortController();
   #graceTimer: NodeJS.Timeout | undefined;
+  /** When nothing is waited for any more, by the monotonic clock; known once `interrupt` has fired. */
+  #overAt = Number.POSITIVE_INFINITY;
   #trouble: { readonly sinceMs: number; toldMs: number; told: string } | undefined;
   readonly #giveGrace = (): void => {
-    const ms = this.#options.stopTimeoutMs ?? STOP_TIMEOUT_MS;
-    this.#graceTimer = setTimeout(() => this.#grace.abort(), Math.min(ms, LONGEST_TIMER_MS));
+    const ms = Math.min(this.#options.stopTimeoutMs ?? STOP_TIMEOUT_MS, LONGEST_TIMER_MS);
+    const giveUpMs = Math.min(GIVE_UP_MS, ms / 2);
+    this.#graceTimer = setTimeout(() => {
+      this.#overAt = performance.now() + giveUpMs;
+      this.#grace.abort();
+    }, ms - giveUpMs);
   };
 
   constructor(options: AttemptsOptions) {
@@ -47,7 +55,7 @@ export class Attempts {
     options.signal?.addEventListener('abort', this.#giveGrace, { once: true });
   }
 
-  /** Fires some time after the signal to stop: what hangs then is given up. */
+  /** Fires when the time to stop is nearly over: what hangs then is given up. */
   get interrupt(): AbortSignal {
     return this.#grace.signal;
   }
@@ -74,7 +82,7 @@ export class Attempts {
     }
   }
 
-  /** What `work` comes to; ABORTED if it goes on for long after `interrupt` has fired. Then nobody hears of its end. */
+  /** What `work` comes to; ABORTED if it goes on after the time to stop is over. Then nobody hears of its end. */
   async unlessHung<T>(work: Promise<T>): Promise<T> {
     const { signal } = this.#grace;
     let timer: NodeJS.Timeout | undefined;
@@ -82,7 +90,7 @@ export class Attempts {
     const hung = new Promise<never>((_, reject) => {
       const giveUp = (): void => reject(new JetliteError('ABORTED', 'the replica does not answer'));
       begin = () => {
-        timer = setTimeout(giveUp, GIVE_UP_MS);
+        timer = setTimeout(giveUp, Math.max(LATE_MS, this.#overAt - performance.now()));
       };
     });
     if (signal.aborted) begin();
