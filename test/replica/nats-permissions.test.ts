@@ -143,3 +143,25 @@ test('where the answers to flow control vanish on their way, reading a large fil
   const message = /the server answers but sends no more of .* \(bucket backups, nats:/;
   await assert.rejects(assertIntact(replica, file, MUCH, 1), { code: 'REPLICA', message });
 });
+
+test('where what a server pushes reaches nobody, a listing says so, as of a server that may come back', async (t) => {
+  const services = '[{ service: "$JS.API.>" }, { service: "$O.>" }, { service: "$JS.FC.>" }]';
+  const imports = services.replaceAll(/service: ("[^"]*")/g, 'service: { account: A, subject: $1 }');
+  const server = await startNatsServer(t, {
+    config: `accounts {
+      A: { jetstream: enabled, users: [{ user: admin, password: mypassword }], exports: ${services} }
+      B: { users: [{ user: other, password: mypassword }], imports: ${imports} }
+    }`,
+  });
+  if (server === undefined) return;
+  const login = { username: 'admin', password: 'mypassword' };
+  const link = await connectNats({ hosts: [`127.0.0.1:${server.port}`], tls: false }, login, {});
+  await createBucket(link, 'backups');
+  await link.close();
+  const admin = await openBucketReplica(t, as(server, 'admin'));
+  await admin.write(target(0, 1n), bytes('something to list'));
+  const replica = await openBucketReplica(t, as(server, 'other'), 'backups', { nats: { timeoutMs: 1000 } });
+  const message =
+    /^(the server pushes nothing|the server delivered \d+ messages, 0 came) \(bucket backups, nats:/;
+  await assert.rejects(replica.list(), { code: 'REPLICA', away: true, message });
+});

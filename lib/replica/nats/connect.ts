@@ -26,7 +26,7 @@ import {
   resolveLogin,
   resolveTls,
 } from './credentials.js';
-import { ConnectionLost, connectError, isPassing } from './errors.js';
+import { ConnectionLost, connectError, expiry, isPassing } from './errors.js';
 import { greetingFirst, refusal } from './probe.js';
 import { Sockets } from './sockets.js';
 
@@ -50,7 +50,7 @@ const CLOSE_MS = 500;
 const EXPLAIN_MS = 2000;
 const REFUSALS: Record<string, string> = {
   [ErrorCode.AuthorizationViolation]: 'the NATS server refuses our credentials',
-  [ErrorCode.AuthenticationExpired]: 'the NATS server says that our credentials have expired',
+  [ErrorCode.AuthenticationExpired]: 'the NATS server no longer takes our credentials',
   [ErrorCode.AccountExpired]: 'the NATS server says that our account has expired',
   [ErrorCode.AuthenticationTimeout]: 'the NATS server took too long over our credentials',
 };
@@ -141,6 +141,7 @@ export class NatsLink {
   /** How long anything is tried again before it is given up. */
   readonly patienceMs: number;
   readonly #sockets: Sockets;
+  readonly #login: Login;
   readonly #explain: () => Promise<string | undefined>;
   readonly #onWarning: (message: string) => void;
   readonly #whenLost = new Set<(error: JetliteError) => void>();
@@ -154,14 +155,15 @@ export class NatsLink {
   constructor(
     connection: NatsConnection,
     sockets: Sockets,
-    { hosts, tls }: Pick<Login, 'hosts' | 'tls'>,
+    login: Login,
     timeoutMs: number,
     explain: () => Promise<string | undefined>,
     onWarning: (message: string) => void,
   ) {
     this.connection = connection;
     this.#sockets = sockets;
-    this.url = `${tls ? 'tls' : 'nats'}://${hosts.join(',')}`;
+    this.#login = login;
+    this.url = `${login.tls ? 'tls' : 'nats'}://${login.hosts.join(',')}`;
     this.timeoutMs = timeoutMs;
     this.patienceMs = timeoutMs * PATIENCE_TIMEOUTS;
     this.#explain = explain;
@@ -273,8 +275,9 @@ export class NatsLink {
   }
 
   #hearRefusal(code: string): void {
-    const refusal = REFUSALS[code];
-    if (refusal === undefined || refusal === this.#refusal) return;
+    if (REFUSALS[code] === undefined) return;
+    const refusal = `${REFUSALS[code]}${expiry(this.#login)}`;
+    if (refusal === this.#refusal) return;
     this.#refusal = refusal;
     this.#onWarning(`${refusal} (${this.url}): connecting again`);
   }

@@ -22,7 +22,7 @@ import {
 } from 'nats';
 import type { Bucket } from './bucket.js';
 import { ASK_AGAIN_MS } from './connect.js';
-import { isPassing, mayNotPublish } from './errors.js';
+import { ConsumerBroken, isPassing, mayNotPublish } from './errors.js';
 
 const HEARTBEAT_MS = 2000;
 /** How often to look whether anything came, and how often in a row nothing is silence. */
@@ -165,14 +165,14 @@ export class OrderedConsumer {
       this.#delivered = delivery.number;
       this.#events.deliver(delivery);
     } else {
-      this.#break(new Error(`message ${delivery.number} came after message ${this.#delivered}`));
+      this.#breakOff(`message ${delivery.number} came after message ${this.#delivered}`);
     }
   }
 
   #takeStatus(message: Msg, status: number): void {
     const { headers } = message;
     if (status !== 100) {
-      this.#break(new Error(`the server ended the consumer: ${status} ${headers?.description}`));
+      this.#breakOff(`the server ended the consumer: ${status} ${headers?.description}`);
     } else if (message.reply) {
       this.#events.flowControl(() => message.respond());
     } else {
@@ -185,7 +185,7 @@ export class OrderedConsumer {
 
   #takeHeartbeat(delivered: number, stalled: string | undefined): void {
     if (delivered !== this.#delivered) {
-      this.#break(new Error(`the server delivered ${delivered} messages, ${this.#delivered} came`));
+      this.#breakOff(`the server delivered ${delivered} messages, ${this.#delivered} came`);
     } else if (stalled && this.#mayNotAnswer && this.#delivered < this.#pending) {
       this.#break(mayNotPublish(`$JS.FC.${this.#bucket.stream}.>`));
     } else if (stalled) {
@@ -198,7 +198,12 @@ export class OrderedConsumer {
   #listen(): void {
     this.#silentTimes = this.#heard ? 0 : this.#silentTimes + 1;
     this.#heard = false;
-    if (this.#silentTimes === SILENT_TIMES) this.#break(new Error('the server fell silent'));
+    if (this.#silentTimes === SILENT_TIMES) this.#breakOff('the server pushes nothing');
+  }
+
+  #breakOff(why: string): void {
+    const { name, link } = this.#bucket;
+    this.#break(new ConsumerBroken(why, name, link.url));
   }
 
   #break(why: Error): void {

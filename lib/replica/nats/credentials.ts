@@ -5,9 +5,13 @@
  * before NATS_CREDS, that before NATS_NKEY; the credentials of NATS_URL are sent to no other server than those it names,
  * and not without TLS if it says tls://. Certificates that options do not name are those of NATS_CA, NATS_CERT and
  * NATS_KEY. The names are those of the nats command-line tool.
+ *
+ * Files are renewed while a program runs, and credentials expire: each connection reads them anew. One that is missing just
+ * then, half written or of no use is not believed; the last that could serve is used instead.
  */
 
 import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
 import { type ConnectionOptions, checkServerIdentity, type PeerCertificate } from 'node:tls';
 import { type Authenticator, jwtAuthenticator, nkeyAuthenticator, nkeys, type TlsOptions } from 'nats';
@@ -47,8 +51,8 @@ export interface Login {
   /** For messages: "the user name or password", "the token", … ; undefined without credentials. */
   readonly method: string | undefined;
   readonly authenticator: Authenticator | undefined;
-  /** When what we say becomes worthless, ms since the epoch; undefined for never, or where only the server knows. */
-  readonly expiresMs?: number;
+  /** When what we said last becomes worthless, ms since the epoch; undefined for never, or where only the server knows. */
+  readonly expiresMs?: () => number | undefined;
 }
 
 /** Puts together what URL, options and environment say. Throws USAGE for what is missing, wrong or contradictory. */
@@ -115,32 +119,62 @@ async function authenticatorFor(
     return {
       method: 'the JWT',
       authenticator: jwtAuthenticator(jwt, seed ? checkedSeed(seed, 'seed') : undefined),
-      ...expiryOf(jwt),
+      expiresMs: () => expiryOf(jwt),
     };
   }
   if (creds !== undefined) {
     if (/-----|\n|^\s*eyJ/.test(creds))
       throw usage('creds: expected the path of a credentials file, found what is in one', 'Name the file.');
-    const found = parseCreds(await readSecret(creds, 'creds', onWarning), creds);
+    const file = new Renewed(parseCreds(await readSecret(creds, 'creds', onWarning), creds), () =>
+      parseCreds(readFileSync(creds, 'utf8'), creds),
+    );
     return {
       method: `the credentials of ${creds}`,
-      authenticator: jwtAuthenticator(found.jwt, found.seed),
-      ...expiryOf(found.jwt),
+      // The client asks for the JWT, then for the seed.
+      authenticator: jwtAuthenticator(
+        () => file.renew().jwt,
+        () => file.last.seed,
+      ),
+      expiresMs: () => expiryOf(file.last.jwt),
     };
   }
   if (nkey === undefined && seed === undefined) return undefined;
-  return { method: 'the nkey', authenticator: nkeyAuthenticator(await seedOf(nkey, seed, onWarning)) };
+  const found = new Renewed(
+    await seedOf(nkey, seed, onWarning),
+    nkey !== undefined && isPath(nkey) ? () => seedIn(readFileSync(nkey, 'utf8'), nkey) : undefined,
+  );
+  return { method: 'the nkey', authenticator: nkeyAuthenticator(() => found.renew()) };
+}
+
+/** What a file says, as of the last time that it said something of use. */
+class Renewed<T> {
+  last: T;
+  readonly #read: (() => T) | undefined;
+
+  constructor(first: T, read: (() => T) | undefined) {
+    this.last = first;
+    this.#read = read;
+  }
+
+  renew(): T {
+    try {
+      if (this.#read !== undefined) this.last = this.#read();
+    } catch {
+      // It is being replaced, or was taken away: the servers say what they think of what we have.
+    }
+    return this.last;
+  }
 }
 
 /** Servers say of an expired JWT only that they refuse it. */
-function expiryOf(jwt: string): Pick<Login, 'expiresMs'> {
+function expiryOf(jwt: string): number | undefined {
   try {
     const { exp } = JSON.parse(Buffer.from(jwt.split('.')[1] ?? '', 'base64url').toString()) as {
       exp?: unknown;
     };
-    return typeof exp === 'number' && exp > 0 ? { expiresMs: exp * 1000 } : {};
+    return typeof exp === 'number' && exp > 0 ? exp * 1000 : undefined;
   } catch {
-    return {};
+    return undefined;
   }
 }
 
@@ -150,18 +184,22 @@ async function seedOf(
   onWarning: (message: string) => void,
 ): Promise<Uint8Array> {
   if (nkey === undefined) return checkedSeed(seed as string, 'seed');
-  if (/^S[A-Z2-7]{40,}$/.test(nkey)) return checkedSeed(nkey, 'nkey');
-  if (!/^U[A-Z2-7]{40,}$/.test(nkey)) {
-    // A mistyped seed is no path: it would be shown as one.
-    if (/^\s*S[A-Z0-9]{40,}\s*$/i.test(nkey)) return checkedSeed(nkey, 'nkey');
-    const text = await readSecret(nkey, 'nkey', onWarning);
-    return checkedSeed(/S[A-Z2-7]{40,}/.exec(text)?.[0] ?? '', `nkey file ${nkey}`);
-  }
+  if (isPath(nkey)) return seedIn(await readSecret(nkey, 'nkey', onWarning), nkey);
+  if (!/^U/.test(nkey)) return checkedSeed(nkey, 'nkey');
   if (seed === undefined) throw usage('nkey is a public key, and no seed is given', 'Give the seed as well.');
   const bytes = checkedSeed(seed, 'seed');
   if (nkeys.fromSeed(bytes).getPublicKey() !== nkey)
     throw usage('the seed does not belong to the nkey', 'Give the seed of this nkey.');
   return bytes;
+}
+
+/** Neither a seed nor a public key. A mistyped seed is no path: it would be shown as one. */
+function isPath(nkey: string): boolean {
+  return !/^\s*S[A-Z0-9]{40,}\s*$/i.test(nkey) && !/^U[A-Z2-7]{40,}$/.test(nkey);
+}
+
+function seedIn(text: string, path: string): Uint8Array {
+  return checkedSeed(/S[A-Z2-7]{40,}/.exec(text)?.[0] ?? '', `nkey file ${path}`);
 }
 
 function checkedSeed(seed: string, where: string): Uint8Array {
@@ -210,12 +248,28 @@ export async function resolveTls(
   const options: TlsOptions & Pick<ConnectionOptions, 'checkServerIdentity'> = {
     checkServerIdentity: (name, certificate) => checkIdentity(hosts, name, certificate),
   };
-  if (rootCAs.length > 0)
-    options.ca = (await Promise.all(rootCAs.map((path) => readCertificates(path, names.ca)))).join('\n');
+  if (rootCAs.length > 0) {
+    const texts = await Promise.all(rootCAs.map((path) => readNamed(path, names.ca)));
+    const read = (all: readonly string[]) =>
+      all.map((text, i) => checkedCertificate(text, rootCAs[i], names.ca)).join('\n');
+    const authorities = new Renewed(read(texts), () =>
+      read(rootCAs.map((path) => readFileSync(path, 'utf8'))),
+    );
+    defineGetter(options, 'ca', () => authorities.renew());
+  }
   if (clientCert !== undefined && clientKey !== undefined) {
-    options.cert = await readCertificates(clientCert, names.cert);
-    options.key = await readSecret(clientKey, names.key, onWarning);
-    checkKeyPair(options.cert, clientCert, options.key, clientKey, names.key);
+    const checked = (cert: string, key: string) => {
+      checkedCertificate(cert, clientCert, names.cert);
+      checkKeyPair(cert, clientCert, key, clientKey, names.key);
+      return { cert, key };
+    };
+    const pair = new Renewed(
+      checked(await readNamed(clientCert, names.cert), await readSecret(clientKey, names.key, onWarning)),
+      () => checked(readFileSync(clientCert, 'utf8'), readFileSync(clientKey, 'utf8')),
+    );
+    // Whoever makes a connection takes them in this order.
+    defineGetter(options, 'cert', () => pair.renew().cert);
+    defineGetter(options, 'key', () => pair.last.key);
   }
   return options;
 }
@@ -259,14 +313,17 @@ function namesIn({ subjectaltname, subject }: PeerCertificate): string {
   return subjectaltname?.replaceAll(/\b(?:DNS|IP Address):/g, '') ?? `${subject?.CN ?? 'none'}`;
 }
 
-async function readCertificates(path: string, option: string): Promise<string> {
-  const text = await readNamed(path, option);
+function checkedCertificate(text: string, path: string, option: string): string {
   try {
     new X509Certificate(text);
   } catch (cause) {
     throw usage(`${option}: ${path} holds no certificate in PEM form`, 'Name a PEM file.', cause);
   }
   return text;
+}
+
+function defineGetter(options: TlsOptions, name: 'ca' | 'cert' | 'key', get: () => string): void {
+  Object.defineProperty(options, name, { enumerable: true, get });
 }
 
 function checkKeyPair(cert: string, certPath: string, key: string, keyPath: string, option: string): void {

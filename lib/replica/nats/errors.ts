@@ -13,6 +13,17 @@ export class ConnectionLost extends JetliteError {
   }
 }
 
+/** What the server pushes did not come, or not in order; whoever listened may begin again. */
+export class ConsumerBroken extends JetliteError {
+  constructor(why: string, bucket: string, url: string) {
+    super('REPLICA', `${why} (bucket ${bucket}, ${url})`, {
+      hint: 'It answers, but what it pushes must reach this user, too: see what is imported and allowed of _INBOX.> and $JS.FC.>, and its log.',
+      away: true,
+    });
+    this.name = 'ConsumerBroken';
+  }
+}
+
 /** API error codes of JetStream that mean something to us. */
 export const Api = {
   /** Too much waits to be stored; the message was dropped. */
@@ -82,6 +93,12 @@ export function mayNotPublish(subject: string): NatsError {
   return error;
 }
 
+/** Since when what we say is worth nothing, to end a sentence; empty if it may be worth something. */
+export function expiry({ expiresMs }: Pick<Login, 'expiresMs'>): string {
+  const ms = expiresMs?.();
+  return ms !== undefined && ms < Date.now() ? `, which expired at ${new Date(ms).toISOString()}` : '';
+}
+
 /** Why a connection could not be made. */
 export function connectError(error: unknown, login: Login, timeoutMs: number): JetliteError {
   if (error instanceof JetliteError) return error;
@@ -126,12 +143,8 @@ export function connectError(error: unknown, login: Login, timeoutMs: number): J
     case 'EPIPE':
       return away(`the NATS server at ${where} broke the connection off`, 'Check its log.');
     case ErrorCode.AuthorizationViolation:
-      if (login.expiresMs !== undefined && login.expiresMs < Date.now()) {
-        const when = new Date(login.expiresMs).toISOString();
-        return fail(
-          `the NATS server at ${where} refused ${login.method}, which expired at ${when}`,
-          'Get a new one.',
-        );
+      if (expiry(login) !== '') {
+        return fail(`the NATS server at ${where} refused ${login.method}${expiry(login)}`, 'Get a new one.');
       }
       return login.method === undefined
         ? fail(

@@ -5,8 +5,10 @@
  * before all have come, what there is to be read is asked for.
  */
 
+import { JetliteError } from '../../errors.js';
 import type { Bucket } from './bucket.js';
 import { type Delivery, type OrderedConsumer, openConsumer } from './consumer.js';
+import { ConsumerBroken } from './errors.js';
 import { hasMessageFrom, metaFilter } from './objects.js';
 
 export interface MetaEvents {
@@ -73,7 +75,9 @@ export async function openMetas(
     if (idle) {
       idle = false;
       if (!(await hasMessageFrom(bucket, metaFilter(bucket), sequence + 1))) break;
-      if (++idleTimes === IDLE_PATIENCE) failure = new Error('the server does not send all metas');
+      if (++idleTimes === IDLE_PATIENCE) {
+        failure = new ConsumerBroken('the server does not send all metas', bucket.name, bucket.link.url);
+      }
       continue;
     }
     await new Promise<void>((resolve) => {
@@ -82,7 +86,7 @@ export async function openMetas(
   }
   if (failure !== undefined || isOver()) {
     consumer.close();
-    throw failure ?? new Error('the replica was closed');
+    throw failure ?? new JetliteError('ABORTED', 'the replica was closed');
   }
   return { consumer, sequence, isWhole: taken >= wanted };
 }
