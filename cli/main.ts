@@ -126,7 +126,7 @@ async function parse(argv: readonly string[]): Promise<Parsed> {
     const known = COMMANDS.some((command) => command.command.split(' ')[0] === name);
     // To the parser whatever stands where a command could is one.
     const quoted = argv.reduce((said, arg) => said.replaceAll(arg, hidden(arg)), failure.message);
-    const message = known ? quoted.replace(/^Unknown command/, 'Unexpected argument') : quoted;
+    const message = unknownOnce(known ? quoted.replace(/^Unknown command/, 'Unexpected argument') : quoted);
     throw new JetliteError('USAGE', message, {
       hint: `See: jetlite ${known ? `${name} ` : ''}--help`,
     });
@@ -135,6 +135,20 @@ async function parse(argv: readonly string[]): Promise<Parsed> {
   refuseRepeatedOptions(choice.args);
   refuseUrlsAsPaths(choice.args);
   return choice;
+}
+
+/** The parser names an option with a dash in it a second time, as it is called inside a program. */
+function unknownOnce(message: string): string {
+  const [, list] = /^Unknown options: (.*)$/s.exec(message) ?? [];
+  if (list === undefined) return message;
+  const names = list.split(', ');
+  const inside = new Set(
+    names
+      .filter((name) => name.includes('-'))
+      .map((name) => name.replaceAll(/-(.)/g, (_, letter: string) => letter.toUpperCase())),
+  );
+  const written = names.filter((name) => !inside.has(name));
+  return `Unknown option${written.length === 1 ? '' : 's'}: ${written.join(', ')}`;
 }
 
 function createContext(args: Choice['args'], signal: AbortSignal): Context {

@@ -44,17 +44,19 @@ export function stateDirOption<T>(yargs: Argv<T>) {
 
 /** Where the state lies, and what its owner insists on: all who write a replica take these. */
 export function writerOptions<T>(yargs: Argv<T>) {
-  return stateDirOption(yargs)
-    .option('allow-unsafe-bucket', {
-      type: 'boolean',
-      default: false,
-      describe: 'Write even into a bucket whose settings let the server drop parts',
-    })
-    .option('allow-other-database', {
-      type: 'boolean',
-      default: false,
-      describe: 'Go on with a replica that seems to be another database’s',
-    });
+  return unsafeBucketOption(stateDirOption(yargs)).option('allow-other-database', {
+    type: 'boolean',
+    default: false,
+    describe: 'Go on with a replica that seems to be another database’s',
+  });
+}
+
+export function unsafeBucketOption<T>(yargs: Argv<T>) {
+  return yargs.option('allow-unsafe-bucket', {
+    type: 'boolean',
+    default: false,
+    describe: 'Write even into a bucket whose settings let the server drop parts',
+  });
 }
 
 export interface WriterArgs {

@@ -5,7 +5,7 @@ import { parseReplicaUrl } from '../../lib/replica/open.js';
 import type { LtxFileInfo } from '../../lib/replica/replica.js';
 import { type Context, defineCommand, EXIT_DONE } from '../command.js';
 import { formatBytes } from '../format.js';
-import { jsonOption, sourceOptions } from '../options.js';
+import { jsonOption, sourceOptions, unsafeBucketOption } from '../options.js';
 import {
   type ConfigArgs,
   requireConfig,
@@ -19,6 +19,7 @@ interface CompactArgs extends ConfigArgs {
   readonly source: string;
   readonly snapshot: boolean;
   readonly retain: boolean;
+  readonly allowUnsafeBucket: boolean;
   readonly json: boolean;
 }
 
@@ -27,7 +28,7 @@ export const compactCommand = defineCommand({
   command: 'compact <source>',
   describe: 'Merge the files of a replica',
   options: (yargs) =>
-    jsonOption(sourceOptions(yargs))
+    unsafeBucketOption(jsonOption(sourceOptions(yargs)))
       .option('snapshot', {
         type: 'boolean',
         default: false,
@@ -42,7 +43,8 @@ export const compactCommand = defineCommand({
   run: async (args: CompactArgs, context) => {
     const source = await resolveSource(args.source, args, context);
     const settings = source.levels ?? (await settingsOf(source, args, context));
-    return withReplica(source, context, async (replica) => {
+    const { allowUnsafeBucket } = args;
+    return withReplica({ ...source, allowUnsafeBucket }, context, async (replica) => {
       const { DEFAULT_LEVELS, tidy } = await import('../../lib/jobs/tidy/tidy.js');
       const result = await tidy(replica, {
         settings: { ...DEFAULT_LEVELS, ...settings },

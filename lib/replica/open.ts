@@ -24,6 +24,8 @@ export type ReplicaAddress = FileAddress | NatsAddress;
 /** How to open a replica; all of it matters to NATS alone. */
 export type ReplicaOptions = NatsReplicaOptions;
 
+/** An object's name stands in a subject, in base64, and servers take no lines beyond 4,096 bytes. */
+const LONGEST_PREFIX = 2048;
 const SCHEMES = 'nats://HOST/BUCKET[/PREFIX], tls://HOST/BUCKET[/PREFIX], file:///FOLDER or a path';
 
 /** Opens the replica at an address. Throws USAGE for an address that cannot be one, REPLICA if it is out of reach. */
@@ -110,6 +112,12 @@ function parseNatsUrl(text: string): ReplicaAddress {
   }
   if (prefix.some((part) => part === '' || part === '.' || part === '..')) {
     throw usage(`the prefix after the bucket has an empty part, . or .. in ${shown}`);
+  }
+  if (Buffer.byteLength(prefix.join('/')) > LONGEST_PREFIX) {
+    throw usage(
+      `the prefix after the bucket is longer than ${LONGEST_PREFIX} bytes`,
+      'Choose a shorter one.',
+    );
   }
   const servers = authority === '' ? undefined : parseNatsServers(`${scheme}://${authority}`);
   return { kind: 'nats', servers, bucket, prefix: prefix.join('/') };

@@ -65,9 +65,14 @@ test('a bucket that expires what it holds is written only if that is insisted on
   assert.match(created.stderr, /WARN .*replicas cannot live in a bucket whose objects expire/);
   const info = await jetlite(['bucket', 'info', 'passing'], { env });
   assert.match(info.stdout, /^unsafe {7}objects expire after 3600 s/m);
-  for (const command of [['backup'], ['replicate', '--once']]) {
+  const replica = 'nats:///passing';
+  const commands = [
+    ['backup', database, replica],
+    ['replicate', '--once', database, replica],
+    ['compact', '--snapshot', replica],
+  ];
+  for (const args of commands) {
     await shell.run(database, 'INSERT INTO t VALUES (1);');
-    const args = [...command, database, 'nats:///passing'];
     const refused = await jetlite(args, { env });
     assert.equal(refused.exitCode, 1);
     assert.match(

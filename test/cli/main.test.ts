@@ -33,6 +33,8 @@ test('help is a result and no command is a mistake', async () => {
 test('what the parser does not know is named, with exit code 2 and no stack trace', async () => {
   const cases: [string[], RegExp][] = [
     [['frobnicate'], /^jetlite: Unknown command: frobnicate\n {2}See: jetlite --help\n$/],
+    [['version', '--foo-bar'], /^jetlite: Unknown option: foo-bar\n/],
+    [['version', '--foo-bar', '--a-b'], /^jetlite: Unknown options: foo-bar, a-b\n/],
     [['version', '--bar'], /^jetlite: Unknown option: bar\n {2}See: jetlite version --help\n$/],
     [['version', '-bar'], /^jetlite: Unknown option: bar\n {2}See: jetlite version --help\n$/],
     [['version', 'extra'], /^jetlite: Unexpected argument: extra\n/],

@@ -324,6 +324,13 @@ test('a server that is not there, not found, silent or not NATS is named with it
   );
   const web = await listen('HTTP/1.1 400 Bad Request\r\n\r\n');
   await refused({ url: `nats://127.0.0.1:${web}/B`, nats: { timeoutMs: 3000 } }, /is no NATS server/);
+  // As a NATS server does that wants the TLS handshake before it says anything.
+  const closing = createServer((socket) => socket.end()).listen(0, '127.0.0.1');
+  await once(closing, 'listening');
+  t.after(() => closing.close());
+  const closes = `tls://127.0.0.1:${(closing.address() as { port: number }).port}/B`;
+  const { hint } = await refused({ url: closes }, /is no NATS server/);
+  assert.match(hint ?? '', /handshake_first .* auto/);
 });
 
 test('a server that greets and then takes its time is waited for', async (t) => {

@@ -64,6 +64,7 @@ test('an address that cannot be a replica is refused with what was expected', ()
   assert.match(usageOf('nats://localhost/B/a//b').message, /empty part/);
   assert.match(usageOf('nats://localhost/B/../c').message, /\.\./);
   assert.match(usageOf('nats://localhost:99999/B').message, /port from 1 to 65535/);
+  assert.match(usageOf(`nats://localhost/B/${'é'.repeat(1025)}`).message, /longer than 2048 bytes/);
   assert.match(usageOf('nats://localhost/B?x=1').message, /takes no \?/);
   assert.match(usageOf('nats://localhost/B/%zz').message, /two hex digits/);
   assert.match(usageOf('nats://h/B/alice@example.com').hint ?? '', /@ in a prefix as %40/);

@@ -50,7 +50,7 @@ const OUT_OF_SPACE: Record<number, string> = {
   10028: 'the server’s memory is used up',
   10002: 'the account’s storage is used up',
   10122: 'the account’s limit of the stream is reached',
-  10077: 'it is full',
+  10077: 'it is full, or keeps too few messages a subject',
   10054: 'its largest message is smaller than a chunk',
 };
 
@@ -108,7 +108,10 @@ export function connectError(error: unknown, login: Login, timeoutMs: number): J
   const away = (message: string, hint: string) => fail(message, hint, true);
   if (error instanceof NotNatsError) {
     // A proxy before a server that is down takes connections and drops them.
-    return fail(`what answers at ${where} is no NATS server`, 'Check host and port.', error.saidNothing);
+    const hint = error.saidNothing
+      ? 'Check host and port; with handshake_first in its tls block a NATS server says nothing, either: set that to auto.'
+      : 'Check host and port.';
+    return fail(`what answers at ${where} is no NATS server`, hint, error.saidNothing);
   }
   if (error instanceof CrowdedError) {
     return away(
