@@ -81,8 +81,12 @@ export class Uploader {
   #spooling: Promise<void> | undefined;
   #spoolRefusedAt = Number.NEGATIVE_INFINITY;
   #spoolSyncedAt = 0;
-  /** Since when states wait for room, in the spool as in memory, and why; undefined as long as there is some. */
-  #noRoom: { readonly sinceMs: number; readonly why: string } | undefined;
+  #isSpoolFull = false;
+  /**
+   * What is committed after `sinceMs` waits for room in memory, since the spool has none; until `untilMs` where a batch
+   * has taken it since. Undefined as long as there is room.
+   */
+  #noRoom: { readonly sinceMs: number; untilMs: number | undefined; readonly why: string } | undefined;
   #keeping: Promise<unknown> = Promise.resolve();
   #failure: unknown;
   #txid = 0n;
@@ -170,6 +174,7 @@ export class Uploader {
     this.#sealedTxid++;
     this.#sealedTimestampMs = Math.max(batch.timestampMs, this.#sealedTimestampMs);
     this.#memory.push({ batch, txid: this.#sealedTxid, timestampMs: this.#sealedTimestampMs, users: 1 });
+    if (this.#noRoom !== undefined) this.#noRoom.untilMs ??= this.#sealedTimestampMs;
     this.#startPutting();
     this.spoolIfAway();
   }
@@ -180,8 +185,7 @@ export class Uploader {
     if (spool === undefined || this.#spooling !== undefined || !this.isAway) return;
     if (this.#unspooled(spool) === undefined) return;
     if (performance.now() - this.#spoolRefusedAt < SPOOL_RETRY_MS) {
-      if (this.#isMemoryFull)
-        this.#noRoom ??= { sinceMs: this.#sealedTimestampMs, why: 'the spool could not be written' };
+      if (this.#isMemoryFull) this.#tellNoRoom();
       return;
     }
     this.#startSpooling();
@@ -331,7 +335,7 @@ export class Uploader {
       this.#letGo(next);
       if (appended !== 'written') {
         this.#spoolRefusedAt = performance.now();
-        if (appended === 'full') this.#tellFull(timestampMs);
+        this.#isSpoolFull = appended === 'full';
         return;
       }
       const message = `TXID ${formatTxid(txid)} waits on disk: ${commits} commits, ${pages} pages`;
@@ -377,25 +381,29 @@ export class Uploader {
     for (const listener of [...this.#listeners]) listener(durable);
   }
 
-  #tellFull(timestampMs: number): void {
-    if (this.#noRoom !== undefined) return;
-    this.#noRoom = { sinceMs: timestampMs, why: 'the spool was full' };
-    this.#options.emit({
-      type: 'spool',
-      level: 'warn',
-      message: `the spool is full: what is committed from ${moment(timestampMs)} on, until the replica answers, becomes one state of it`,
-    });
+  /** From now on commits gather; what was sealed keeps its own TXID. */
+  #tellNoRoom(): void {
+    if (this.#noRoom !== undefined) {
+      this.#noRoom.untilMs = undefined;
+      return;
+    }
+    const sinceMs = this.#sealedTimestampMs;
+    const why = this.#isSpoolFull ? 'the spool was full' : 'the spool could not be written';
+    this.#noRoom = { sinceMs, untilMs: undefined, why };
+    if (!this.#isSpoolFull) return;
+    const message = `the spool is full: what is committed after ${moment(sinceMs)}, until the replica answers, becomes one state of it`;
+    this.#options.emit({ type: 'spool', level: 'warn', message });
   }
 
   #tellRoom(): void {
     if (this.#noRoom === undefined || this.#memory.length > 0) return;
-    const { sinceMs, why } = this.#noRoom;
+    const { sinceMs, untilMs, why } = this.#noRoom;
+    // What has gathered is not sealed yet, if anything has.
+    if (untilMs === undefined && this.#options.capture.hasPending) return;
     this.#noRoom = undefined;
-    this.#options.emit({
-      type: 'spool',
-      level: 'warn',
-      message: `moments between ${moment(sinceMs)} and ${moment(Date.now())} have no restore point of their own: ${why}`,
-    });
+    if (untilMs === undefined) return;
+    const message = `moments between ${moment(sinceMs)} and ${moment(untilMs)} have no restore point of their own: ${why}`;
+    this.#options.emit({ type: 'spool', level: 'warn', message });
   }
 }
 

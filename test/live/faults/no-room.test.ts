@@ -28,26 +28,31 @@ async function limitBucket(server: NatsServer, maxBytes: number): Promise<number
 }
 
 scenario(
-  'beyond its limit the spool takes no more, says which moments that costs, and the rest becomes one state',
+  'beyond its limit the spool takes no more, says which moments that costs to the millisecond, and the rest becomes one state',
   async (scene) => {
     const replication = await scene.replicate({ spoolMaxBytes: 60_000 });
     await replication.ready();
     await scene.server.kill();
-    const isFull = (message: string) => /the spool is full: what is committed from \d{4}-/.test(message);
-    const seqs: number[] = [];
-    while (!replication.events.some(({ message }) => isFull(message))) {
-      const spooled = replication.next('spooled');
-      const { seq } = await scene.writer.command('step 1');
-      const full = replication.waitFor(({ message }) => isFull(message));
-      if (await Promise.race([spooled.then(() => true), full.then(() => false)])) seqs.push(seq);
+    const full = /the spool is full: what is committed after (\S+), until/;
+    const seqs = await commitIntoSpool(scene, replication, 3);
+    while (!replication.events.some(({ message }) => full.test(message))) {
+      await scene.writer.command('step 1');
+      await sleep(150);
     }
     await scene.writer.command('step 60');
     await scene.server.restart();
-    await replication.waitFor(({ message }) =>
-      /have no restore point of their own: the spool was full/.test(message),
-    );
+    const lost = /moments between (\S+) and (\S+) have no restore point of their own: the spool was full/;
+    await replication.waitFor(({ message }) => lost.test(message));
     await replication.stop();
-    assert.ok(seqs.length > 2, `${seqs.length} moments fitted`);
+    const told = (words: RegExp) =>
+      replication.events.map(({ message }) => words.exec(message)).find(Boolean)!;
+    const [, from, until] = told(lost);
+    assert.equal(from, told(full)[1]);
+    const moments = replication.events.flatMap((event) =>
+      event.type === 'put' ? [new Date(event.file.timestampMs).toISOString()] : [],
+    );
+    assert.equal(moments.indexOf(until!), moments.lastIndexOf(from!) + 1, `${from} ${until} ${moments}`);
+    assert.ok(moments.includes(from!));
     await assertMoments(scene, seqs);
   },
 );
