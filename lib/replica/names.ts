@@ -62,15 +62,21 @@ export function compareFiles(a: LtxName, b: LtxName): number {
   return 0;
 }
 
-/** Whether a companion stands there. */
+/** Whether a companion stands there; not where it belongs to another replica, whose prefix begins with `jetlite`. */
 export function isExtraPath(path: string): boolean {
-  return path.startsWith('jetlite/');
+  const [folder, ...parts] = path.split('/');
+  return folder === 'jetlite' && !parts.some(isLayout);
+}
+
+/** Every replica has its objects under these, so that no companion's name may have them in it. */
+function isLayout(part: string): boolean {
+  return part === 'ltx' || part === 'jetlite';
 }
 
 /** Where the companion `name` stands, relative to the replica's root. */
 export function extraPath(name: string): string {
   const parts = name.split('/');
-  if (parts.some((part) => !/^[A-Za-z0-9_-][A-Za-z0-9._-]*$/.test(part))) {
+  if (parts.some((part) => !/^[A-Za-z0-9_-][A-Za-z0-9._-]*$/.test(part) || isLayout(part))) {
     throw new JetliteError('USAGE', `${JSON.stringify(name)} cannot name a companion file`);
   }
   return `jetlite/${name}`;

@@ -276,6 +276,29 @@ test('through many rounds of retention the marks do not grow, and other prefixes
   assert.deepEqual((await replica.audit!()).flaws, []);
 });
 
+test('a sweep at the root of a bucket leaves alone what belongs to a replica under jetlite, or below it', async (t) => {
+  const stage = await openStage(t);
+  if (stage === undefined) return;
+  const { replica, server } = stage;
+  for (const prefix of ['jetlite', 'jetlite/page-sums', 'jetlite/jetlite']) {
+    const other = await openBucketReplica(t, server, `backups/${prefix}`);
+    await other.remove([await other.write(target(0, 1n), bytes('one'))]);
+    await other.writeExtra('page-sums/9-1', Buffer.from('sums'));
+    await other.removeExtra('page-sums/9-1');
+  }
+  const before = await subjects(stage, 'M');
+  await replica.writeExtra('page-sums/9-1', Buffer.from('sums'));
+  await replica.removeExtra('page-sums/9-1');
+  assert.equal((await sweep(replica)).marks, 1, 'that of its own companion');
+  const lease = `$O.backups.M.${btoa('jetlite/lease')}`;
+  assert.deepEqual((await subjects(stage, 'M')).filter((one) => one !== lease).sort(), before.sort());
+  const other = await openBucketReplica(t, server, 'backups/jetlite');
+  await assert.rejects(other.write(target(0, 1n), bytes('two')), {
+    code: 'CONFLICT',
+    message: /was removed/,
+  });
+});
+
 /** A way to the server that can be cut, and told to take nobody for a while. */
 async function cuttableWay(t: TestContext, server: NatsServer) {
   const sockets = new Set<Socket>();
