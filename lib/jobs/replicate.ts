@@ -288,7 +288,8 @@ class Session {
   #beginAnew(why: string): void {
     this.#isBegunAnew = true;
     const { url } = this.#options.replica;
-    this.#emit({ type: 'lost', level: 'error', message: `${url} has lost files: ${why}`, files: [] });
+    const message = `${url} has lost files: ${why}; the whole database is put`;
+    this.#emit({ type: 'lost', level: 'error', message, files: [] });
   }
 
   async #poll(): Promise<'current' | 'more' | 'wait'> {

@@ -66,11 +66,14 @@ export function judge({ files, flaws }: AuditFindings, acknowledged: bigint): Ju
   };
 }
 
-/** The lost files in words. */
-export function describeLost(lost: readonly FileFlaw[]): string {
+/** What is lost and what is done about it, in a sentence. Either there are lost files, or they are why something is broken. */
+export function describeLoss(lost: readonly FileFlaw[], broken: string | undefined): string {
   const [first] = lost;
-  const one = `${ltxPath(first.file)} (${first.message})`;
-  return lost.length === 1 ? one : `${lost.length} files, the first of them ${one}`;
+  const one = first === undefined ? '' : `${ltxPath(first.file)} (${first.message})`;
+  const what = lost.length > 1 ? `${lost.length} files, the first of them ${one}` : one || 'files';
+  if (broken === undefined)
+    return `has lost ${what}; the others lead to the newest state, and what is still kept here of the lost is put again`;
+  return `has lost ${what}: ${broken}; what is still kept here is put again, or else the whole database`;
 }
 
 function reach(
@@ -86,6 +89,6 @@ function reach(
   const found = newest === 0n ? 'to no state' : `to TXID ${formatTxid(newest)}`;
   return {
     newest,
-    broken: `expected files that lead to TXID ${formatTxid(wanted)}, found them to lead ${found}`,
+    broken: `its files lead ${found}, expected TXID ${formatTxid(wanted)}`,
   };
 }

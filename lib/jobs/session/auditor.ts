@@ -20,7 +20,7 @@ import { ltxPath } from '../../replica/names.js';
 import type { FileFlaw, LtxFileInfo } from '../../replica/replica.js';
 import { AcknowledgedMark } from './acknowledged.js';
 import { hasCode, pause } from './attempts.js';
-import { auditReplica, describeLost, type Judgement } from './audit.js';
+import { auditReplica, describeLoss, type Judgement } from './audit.js';
 import type { Companion, SessionParts } from './companion.js';
 import { conflictWith } from './other-writers.js';
 import type { SpooledFile } from './spool.js';
@@ -248,9 +248,8 @@ class Auditor implements Companion {
   #tell(news: readonly FileFlaw[], broken: string | undefined): void {
     for (const { file } of news) this.#told.add(ltxPath(file));
     const { replica, emit } = this.#session;
-    const words = [news.length > 0 ? describeLost(news) : '', broken ?? ''].filter((text) => text !== '');
     const files = news.map(({ file }) => ltxPath(file));
-    emit({ type: 'lost', level: 'error', message: `${replica.url} has lost ${words.join('; ')}`, files });
+    emit({ type: 'lost', level: 'error', message: `${replica.url} ${describeLoss(news, broken)}`, files });
   }
 
   /** What is whole again may be lost again. */
