@@ -46,11 +46,21 @@ export class ConfigMap {
   }
 
   /**
-   * Text that lets somebody in, or names a file that does. A variable in it that is not set is a mistake: what is left
-   * of the text would only be refused, much later and by somebody who cannot say why.
+   * Text that lets somebody in, or names a file that does. A variable in it that is not set is a mistake, and so is a sign
+   * that YAML takes for its own: what is left of the text would only be refused, much later and by somebody who cannot say
+   * why.
    */
   secret(key: string): string | undefined {
     this.refuseUnset(key);
+    const value = this.#map.entries.get(key)?.value;
+    if (value?.kind === 'scalar' && value.sign !== undefined) {
+      const { sign, line } = value;
+      const meaning = sign === '&' ? 'names what follows' : 'begins a comment';
+      throw usage(
+        `${this.#where(key, line)}: an unquoted ${sign} ${meaning} and is no part of it`,
+        `Put a value that begins with ${sign} in quotes.`,
+      );
+    }
     return this.text(key);
   }
 

@@ -13,6 +13,8 @@ export interface YamlScalar {
   readonly line: number;
   /** Variables in it that stand for nothing, in their order. */
   readonly unset: readonly UnsetVariable[];
+  /** An unquoted sign before the text, or instead of it, that was perhaps meant to be a part of it. */
+  readonly sign: '&' | '#' | undefined;
 }
 
 export interface UnsetVariable {
@@ -46,6 +48,11 @@ export interface YamlEntry {
   /** Of the key. */
   readonly line: number;
 }
+
+/** Tags that say what is true anyway, or what the reader of a key finds out: these change nothing. */
+const TAGS = /^!(?:!(?:str|int|float|bool|null|seq|map))?$/;
+
+const QUOTE_TAG = 'Put a value that begins with ! in quotes.';
 
 export type YamlNode = YamlScalar | YamlList | YamlMap;
 
@@ -90,11 +97,18 @@ export function parseYaml(
     const inFlow = /[[{,][^\n#]*\$\{/.test(source.split('\n')[line - 1] ?? '');
     // What is quoted may be a part of a password that begins with an exclamation mark.
     const reason = error.reason.replace(/ "!.*"/, '');
+    if (/\btag\b/.test(reason)) return refuse(line, reason, QUOTE_TAG);
     return refuse(line, reason, inFlow ? 'Inside { } or [ ], put a variable in quotes.' : undefined);
   }
 
   const lines = new Lines(source);
+  const sourceLines = source.split('\n');
   const anchors = new Map<string, YamlNode>();
+  const aliases = new Set(
+    events.map((event) =>
+      event.type === EVENT_ID.ALIAS ? source.slice(event.anchorStart, event.anchorEnd) : '',
+    ),
+  );
   let at = 0;
   let line = 1;
 
@@ -103,8 +117,27 @@ export function parseYaml(
     return node;
   };
 
+  const refuseTag = (event: { tagStart: number; tagEnd: number }): void => {
+    if (event.tagStart < 0 || TAGS.test(source.slice(event.tagStart, event.tagEnd))) return;
+    // Not named: a password may begin with an exclamation mark.
+    refuse(
+      lines.lineOf(event.tagStart),
+      'an unquoted ! stands for a tag, and this is none that is known here',
+      QUOTE_TAG,
+    );
+  };
+
+  const signOf = (event: Extract<Event, { type: typeof EVENT_ID.SCALAR }>): YamlScalar['sign'] => {
+    if (event.anchorStart >= 0) {
+      return aliases.has(source.slice(event.anchorStart, event.anchorEnd)) ? undefined : '&';
+    }
+    const isAbsent = event.style === SCALAR_STYLE.PLAIN && event.valueStart < 0;
+    return isAbsent && /:\s+#\S/.test(sourceLines[line - 1] ?? '') ? '#' : undefined;
+  };
+
   const readNode = (isKey: boolean): YamlNode => {
     const event = events[at++];
+    if ('tagStart' in event) refuseTag(event);
     switch (event.type) {
       case EVENT_ID.SCALAR: {
         if (event.valueStart >= 0) line = lines.lineOf(event.valueStart);
@@ -116,6 +149,7 @@ export function parseYaml(
           text: isNull ? undefined : expanded.text,
           line,
           unset,
+          sign: isKey ? undefined : signOf(event),
         });
       }
       case EVENT_ID.ALIAS: {

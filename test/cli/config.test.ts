@@ -190,7 +190,10 @@ test('what is not YAML is refused with file and line', () => {
   assert.match(refusal('a: 1\na: 2'), /:2: a: the key stands here a second time/);
   assert.match(refusal('dbs: *nothing'), /:1: an unquoted \* stands for an anchor, and there is none above$/);
   assert.match(refusal(`dbs: [{replica: {url: \${URL}}}]`), /put a variable in quotes/);
-  assert.match(refusal('a: !s3!cr x'), /:1: undeclared tag handle$/);
+  assert.match(
+    refusal('a: !s3!cr x'),
+    /:1: undeclared tag handle \| Put a value that begins with ! in quotes\.$/,
+  );
   assert.match(refusal(''), /the file is empty/);
   assert.match(refusal('# nothing\n'), /the file is empty/);
   assert.match(refusal('dbs: []\n---\ndbs: []'), /expected one document, found 2/);
@@ -260,6 +263,38 @@ test('a variable that is not set where a credential stands is refused by its nam
   assert.throws(() => parseConfig(inUrl, FILE, { HOST: 'h' }), {
     message: `${FILE}:4: dbs[0].replica.url: the environment variable PW is not set`,
   });
+});
+
+test('a sign at the beginning of a secret that YAML takes for its own is refused, and the secret not shown', () => {
+  const keys = ['username', 'password', 'token', 'jwt', 'seed', 'creds', 'nkey', 'client-cert', 'client-key'];
+  for (const key of keys) {
+    for (const sign of ['!', '&', '#']) {
+      for (const value of ['s3cr', 's3cr x', 's3cr#!x', 's3cr!', `s3cr "x"`]) {
+        for (const rest of ['', 'sync-interval: 1s']) {
+          const said = refusal(withReplica('url: nats://h/B', `${key}: ${sign}${value}`, rest));
+          assert.match(said, /:5: /, value);
+          assert.match(said, new RegExp(`Put a value that begins with ${sign} in quotes`), value);
+          assert.doesNotMatch(said, /s3cr/);
+        }
+      }
+    }
+  }
+  const inFlow = refusal('dbs: [{path: /x, replica: {url: nats://h/B, token: !s3cr}}]');
+  assert.match(inFlow, /:1: an unquoted ! /);
+  assert.match(
+    refusal(withReplica('url: nats://h/B', 'token: &s3cr', '  x')),
+    /replica\.token: an unquoted & /,
+  );
+});
+
+test('signs that stand for what they are in YAML stay what they are', () => {
+  const url = 'url: nats://h/B';
+  for (const value of [`"!s3cr"`, `'!s3cr'`, '!!str "!s3cr"', '! "!s3cr"', '"!s3cr" # of the staging server'])
+    assert.deepEqual(replicaOf(url, `token: ${value}`).nats, { token: '!s3cr' });
+  assert.deepEqual(replicaOf(url, 'token: s3cr&!#x').nats, { token: 's3cr&!#x' });
+  assert.deepEqual(replicaOf(url, 'token: # to be filled in').nats, {});
+  const shared = replicaOf(url, 'username: &me s3cr', 'password: *me');
+  assert.deepEqual(shared.nats, { username: 's3cr', password: 's3cr' });
 });
 
 test('anchors, merges, quotes and the older list of one replica are understood', () => {
