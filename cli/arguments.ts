@@ -1,7 +1,7 @@
 /** What happens to the arguments before and after the parser, so that they mean what Litestream's users expect. */
 
 import { JetliteError } from '../lib/errors.js';
-import { withoutUserInfo } from '../lib/replica/nats/address.js';
+import { isMistypedAddress, withoutUserInfo } from '../lib/replica/nats/address.js';
 
 /**
  * Go's flag package takes `-timestamp` for `--timestamp`, so scripts written for Litestream do. A dash and one letter
@@ -41,12 +41,24 @@ const PATHS = [
   'clientKey',
 ];
 
+/** Those that may be the address of a replica, or name a bucket. */
+const ADDRESSES = ['source', 'replica', 'bucket'];
+
 /** An address in the place of a path would become a folder with a password in its name. Throws USAGE. */
 export function refuseUrlsAsPaths(args: object): void {
   for (const [key, value] of Object.entries(args)) {
-    if (!PATHS.includes(key) || !/^[a-z][a-z0-9+.-]*:\/\//i.test(`${value}`)) continue;
-    const name = key === 'db' || key === 'file' ? key.toUpperCase() : flag(key);
-    throw new JetliteError('USAGE', `${name}: expected a path, found ${withoutUserInfo(`${value}`)}`);
+    const isPath = PATHS.includes(key);
+    if (!isPath && !ADDRESSES.includes(key)) continue;
+    const text = `${value}`;
+    const name = /^(?:db|file|source|replica|bucket)$/.test(key) ? key.toUpperCase() : flag(key);
+    if (isMistypedAddress(text)) {
+      const expected = isPath ? 'a path' : key === 'bucket' ? 'a name' : 'nats://HOST/BUCKET or a path';
+      throw new JetliteError('USAGE', `${name}: expected ${expected}, found what looks like an address`, {
+        hint: 'An address begins with nats:// or tls://. Write ./ before a path that looks like one.',
+      });
+    }
+    if (isPath && /^[a-z][a-z0-9+.-]*:\/\//i.test(text))
+      throw new JetliteError('USAGE', `${name}: expected a path, found ${withoutUserInfo(text)}`);
   }
 }
 

@@ -8,6 +8,7 @@ import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { JetliteError } from '../lib/errors.js';
 import type { UpkeepSettings } from '../lib/jobs/tidy/tidy.js';
+import { isMistypedAddress } from '../lib/replica/nats/address.js';
 import { readLevels, readSnapshot } from './config-levels.js';
 import { ConfigMap, type Warn } from './config-map.js';
 import { type ReplicaConfig, readReplica } from './config-replica.js';
@@ -194,7 +195,8 @@ function readDatabase(section: ConfigMap, forAll: UpkeepSettings): ReadDatabase[
   if ((path === undefined) === (dir === undefined))
     section.refuseAll('expected either path or dir', ['path', 'dir']);
   for (const key of ['path', 'dir']) {
-    if (/^[a-z][a-z0-9+.-]*:\/\//i.test(section.text(key) ?? ''))
+    const text = section.text(key) ?? '';
+    if (/^[a-z][a-z0-9+.-]*:\/\//i.test(text) || isMistypedAddress(text))
       section.refuse(key, 'expected a path of this machine, found a URL');
   }
   const pattern = section.text('pattern');

@@ -13,7 +13,7 @@
 import type { Argv } from 'yargs';
 import yargs from 'yargs';
 import { JetliteError } from '../lib/errors.js';
-import { withoutSecrets, withoutUserInfo } from '../lib/replica/nats/address.js';
+import { isMistypedAddress, withoutSecrets, withoutUserInfo } from '../lib/replica/nats/address.js';
 import { goFlagsToLong, refuseRepeatedOptions, refuseUrlsAsPaths } from './arguments.js';
 import {
   type Command,
@@ -190,7 +190,7 @@ function abortOnSignals(): AbortSignal {
 }
 
 function hidden(arg: string): string {
-  return arg.includes('://') ? withoutUserInfo(arg) : withoutSecrets(arg);
+  return arg.includes('://') || isMistypedAddress(arg) ? withoutUserInfo(arg) : withoutSecrets(arg);
 }
 
 /** Credentials that stand on the command line are out of the list of processes from here on. */

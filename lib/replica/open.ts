@@ -10,7 +10,7 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { JetliteError } from '../errors.js';
 import { openFileReplica } from './file.js';
-import { type NatsAddress, parseNatsServers, withoutUserInfo } from './nats/address.js';
+import { isMistypedAddress, type NatsAddress, parseNatsServers, withoutUserInfo } from './nats/address.js';
 import type { NatsReplicaOptions } from './nats/replica.js';
 import type { Replica } from './replica.js';
 
@@ -51,9 +51,9 @@ export function parseReplicaUrl(untrimmed: string): ReplicaAddress {
   // A mistyped URL must not become a folder, with whatever secret it holds in the folder's name.
   const mistyped = /^(nats|tls|file):/i.exec(text)?.[1].toLowerCase();
   if (mistyped !== undefined) throw usage(`expected ${mistyped}:// at the start of the replica URL`);
-  if (/^(?:nats|tls)\/(?:\/|[^/]*:[^/]*@)|^[^/]*:[^/]*@/i.test(text))
+  if (/^(?:nats|tls)\/\//i.test(text) || isMistypedAddress(text))
     throw usage(
-      'expected nats:// at the start of the replica URL, or a path: write ./ before a path with : and @ in it',
+      'expected nats:// at the start of the replica URL, or a path: write ./ before a path that looks like an address',
     );
   return fileAddress(resolve(text.startsWith('~/') ? join(homedir(), text.slice(2)) : text));
 }

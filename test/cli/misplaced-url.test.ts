@@ -1,15 +1,18 @@
 /** An address with a password in it where something else belongs: refused, and the password is nowhere to be seen. */
 
 import assert from 'node:assert/strict';
-import { readdir, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { createLog } from '../../cli/log.js';
 import { withoutSecrets } from '../../lib/replica/nats/address.js';
 import { scratchFolder } from '../support/scratch.js';
+import { sqliteShell } from '../support/sqlite.js';
 import { jetlite } from './run.js';
 
 const URL = 'nats://ali:hunter2@127.0.0.1:1/B';
+
+const SLIPS = ['hunter2@h:1/B', '//ali:hunter2@h/B', 'nats;//ali:hunter2@h/B', 'nats:/ali:hunter2@h/B'];
 
 test('wherever on the command line it stands, it is refused and leaves nothing behind', async (t) => {
   const cwd = await scratchFolder(t);
@@ -37,6 +40,16 @@ test('wherever on the command line it stands, it is refused and leaves nothing b
     ['backup', 'a.db', 'nats/ali:hunter2@h/B'],
     ['ltx', 'nats//ali:hunter2@h:1/B'],
     ['ltx', 'nats/ali:hunter2@h:1/B'],
+    ...SLIPS.flatMap((slip) => [
+      ['ltx', slip],
+      ['backup', 'a.db', slip],
+      ['backup', slip],
+      ['restore', 'replica', '-o', slip],
+    ]),
+    ['inspect', SLIPS[0]!],
+    ['restroe', SLIPS[0]!],
+    ['bucket', 'info', SLIPS[0]!],
+    ['bucket', 'list', SLIPS[0]!],
   ];
   const runs = await Promise.all(cases.map((args) => jetlite([...args, '--log-level', 'debug'], { cwd })));
   for (const [i, { exitCode, stdout, stderr }] of runs.entries()) {
@@ -57,12 +70,33 @@ test('wherever in a configuration it stands, it is refused and not shown', async
     database(`{url: "${URL}", path: a//b}`),
     database(`{url: "${URL}", timeout: "${URL}"}`),
     `addr: "${URL}"\n${database('{path: /y}')}`,
+    ...SLIPS.flatMap((slip) => [database(`{path: "${slip}"}`), database('{path: /y}', slip)]),
+    database(`{url: "${SLIPS[0]}"}`),
   ];
   for (const yaml of cases) {
     await writeFile(join(cwd, 'jetlite.yml'), yaml);
     const run = await jetlite(['databases', '--config', 'jetlite.yml'], { cwd });
     assert.equal(run.exitCode, 2, `${yaml}: ${run.stderr}`);
     assert.doesNotMatch(`${run.stdout}${run.stderr}`, /hunter2/, yaml);
+  }
+});
+
+test('a path with an @ in it is a path', async (t) => {
+  const cwd = await scratchFolder(t);
+  const shell = sqliteShell(t);
+  if (shell === undefined) return;
+  await shell.run(join(cwd, 'user@host.db'), 'CREATE TABLE t (a);');
+  await mkdir(join(cwd, 'a@b'));
+  for (const [db, replica] of [
+    ['user@host.db', 'me@example.com/backup'],
+    ['./user@host.db', 'a@b'],
+    [join(cwd, 'user@host.db'), join(cwd, 'a@b', 'c:d@e:1')],
+    [`${cwd}//user@host.db`, './c:d@e:1/f'],
+    ['a@b/../user@host.db', 'a//b@c'],
+  ] as const) {
+    const run = await jetlite(['backup', db, replica], { cwd });
+    assert.equal(run.exitCode, 0, run.stderr);
+    assert.equal((await jetlite(['ltx', replica], { cwd })).exitCode, 0);
   }
 });
 

@@ -85,6 +85,18 @@ test('no part of a user or password is shown, however wrong the URL is', () => {
     'nats//app:hunter2@localhost/B',
     'nats/app:hunter2@localhost/B',
     'app:hunter2@localhost:4222/B',
+    'hunter2@localhost:4222/B',
+    'hunter2@[::1]:4222',
+    'hunter2@a:1,b:2/B',
+    '//app:hunter2@localhost/B',
+    '//hunter2@localhost/B',
+    '://app:hun/ter2@localhost/B',
+    'nats;//app:hun/ter2@localhost/B',
+    'nats.//hunter2@localhost/B',
+    'nats:\\hunter2@localhost\\B',
+    '"nats://app:hunter2@localhost/B"',
+    'nat//app:hun/ter2@localhost/B',
+    'tls//hunter2@localhost:4222/B',
   ];
   for (const url of wrong) {
     const { message, hint } = usageOf(url);

@@ -40,6 +40,24 @@ export function withoutUserInfo(url: string): string {
   return `${scheme}***@${url.slice(at + 1)}`;
 }
 
+/** What an address with credentials becomes by a slip: the scheme is missing, or mistyped, or quoted once too often. */
+const MISTYPED = [
+  /^[^/]*:[^/]*@/,
+  /^[^/]*@(?:\[[^/\]]*\]|[^/:@]*):[1-9]\d{0,4}(?:[/,]|$)/,
+  /^(?:[^/]*[:;,])?\/\/[^/]*@/,
+  /^[^/]*\/\/(?:[^/]*:.*@|[^/]*@(?:\[[^/\]]*\]|[^/:@]*):[1-9]\d{0,4}(?:[/,]|$))/,
+  /^["'\s]*(?:nats|tls)["']?(?:[:;.,]+[/\\]|\/\/|\/[^/]*:).*@/i,
+];
+
+/**
+ * Whether a text that is meant for a path is rather an address, with a secret in it. What begins as only a path does, or
+ * as every URL, is what it says.
+ */
+export function isMistypedAddress(text: string): boolean {
+  if (/^(?:\.{1,2}\/|~\/|[a-z]:\\|\/(?!\/)|[a-z][a-z0-9+.-]*:\/\/)/i.test(text)) return false;
+  return MISTYPED.some((slip) => slip.test(text));
+}
+
 /**
  * A message as it may be shown, whoever wrote what it quotes: the user part of everything in it that looks like an
  * address is left out, with a scheme or without.
