@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { JetliteError } from '../../lib/errors.js';
 import type { RestorePlan } from '../../lib/jobs/plan.js';
 import type { RestoreResult } from '../../lib/jobs/restore.js';
@@ -76,7 +77,9 @@ export const restoreCommand = defineCommand({
     const state = readStateArgs(args);
     const integrityCheck = readChoice('integrity-check', args.integrityCheck, ['none', 'quick', 'full']);
     const mode = readMode('mode', args.mode);
-    const source = await resolveSource(args.source, args, context, args.ifReplicaExists);
+    // A copy says itself whose it is, and waits for that replica where its folder is not mounted yet.
+    const goesOn = args.follow && args.output !== undefined && existsSync(args.output);
+    const source = await resolveSource(args.source, args, context, args.ifReplicaExists || goesOn);
     const output = args.output ?? source.database;
     if (output === undefined) {
       throw new JetliteError('USAGE', 'where should the restored database go?', {

@@ -19,7 +19,7 @@ import { backup } from '../../lib/jobs/backup.js';
 import { type FollowEvent, type FollowOptions, follow } from '../../lib/jobs/follow.js';
 import { DEFAULT_LEVELS, tidy } from '../../lib/jobs/tidy/tidy.js';
 import { openFileReplica } from '../../lib/replica/file.js';
-import { assertRefused, jetlite } from '../cli/run.js';
+import { assertRefused, jetlite, startJetlite } from '../cli/run.js';
 import { CopyReaders, CopyStage } from '../support/copy-stage.js';
 import { FollowRun } from '../support/follow-run.js';
 import { ltxBytes, makeHistory, putLtx, random } from '../support/ltx-history.js';
@@ -377,6 +377,27 @@ test('restore -f refuses wishes that it cannot keep, and a database that is no c
   assert.ok(!existsSync(stage.path));
   const run = await jetlite(['restore', '-f', replica, '-o', stage.source.path]);
   assertRefused(run, 1, /the output file .* exists/);
+});
+
+test('a copy waits for the folder of its replica by its path as by its URL, and for no other one', async (t) => {
+  const stage = await CopyStage.open(t);
+  if (stage === undefined) return;
+  const folder = join(stage.source.folder, 'replica');
+  const args = (replica: string) => ['restore', '-f', replica, '-o', stage.path];
+  const first = startJetlite(args(folder));
+  await first.shows(/follows/);
+  first.child.kill('SIGINT');
+  assert.equal((await first.ended).exitCode, 0);
+  renameSync(folder, `${folder}-unmounted`);
+  assertRefused(await jetlite(args(`${folder}2`)), 1, /copy\.db follows .*replica, not .*replica2/);
+  for (const replica of [folder, `file://${folder}`]) {
+    const again = startJetlite(args(replica));
+    await again.shows(/holds no files any more; .* stays at TXID 0000000000000001/);
+    again.child.kill('SIGINT');
+    assert.equal((await again.ended).exitCode, 0);
+  }
+  rmSync(stage.path);
+  assertRefused(await jetlite(args(folder)), 2, /neither a replica nor a database with one/);
 });
 
 test('while the server is away the copy stays and says so, and catches up when it is back', async (t) => {
