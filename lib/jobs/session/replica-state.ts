@@ -40,6 +40,7 @@ export interface ReplicaState {
   readonly lost: string | undefined;
 }
 
+const LAST_TXID = 2n ** 64n - 1n;
 /** Listings that may come to nothing because files vanish. */
 const MAX_LOOKS = 5;
 
@@ -55,7 +56,7 @@ export interface LoadOptions extends TakeOverOptions {
  * Prepares `capture`, which has not polled yet, to go on with the replica's chain; what Litestream left unfinished is
  * finished first. A chain that is damaged, contradicts itself, has a hole or ends before what was once acknowledged is no
  * error: the replica gets the whole database anew.
- * @throws JetliteError DATABASE if the chain has another page size; and what putWhatLitestreamKept throws
+ * @throws JetliteError DATABASE if the chain has another page size, CONFLICT if it leaves no TXID; and what putWhatLitestreamKept throws
  */
 export async function goOnWith(
   replica: Replica,
@@ -68,6 +69,7 @@ export async function goOnWith(
     // Read first: what another job of the same folder puts while we list is no loss.
     const acknowledged = readAcknowledged(state.folder);
     const files = await replica.list();
+    expectFollowable(files, acknowledged, replica.url, state.folder);
     try {
       return await goOnFrom(files, acknowledged, replica, capture, state, options);
     } catch (error) {
@@ -77,6 +79,27 @@ export async function goOnWith(
       return beginAnew(files, acknowledged, capture, error.message, options.spool);
     }
   }
+}
+
+/** Throws CONFLICT where a file, or the memory of one, has the last number there is: nothing can be put above it. */
+function expectFollowable(
+  files: readonly LtxFileInfo[],
+  acknowledged: bigint,
+  url: string,
+  folder: string,
+): void {
+  const last = files.find(({ maxTxid }) => maxTxid === LAST_TXID);
+  if (last !== undefined) {
+    throw new JetliteError('CONFLICT', `${url}: no TXID is left above ${ltxPath(last)}`, {
+      hint: 'No program counts that far: if the file was put there by mistake, take it away; else name a new replica.',
+    });
+  }
+  if (acknowledged !== LAST_TXID) return;
+  throw new JetliteError(
+    'CONFLICT',
+    `${url}: no TXID is left above ${formatTxid(acknowledged)}, which ${folder} remembers`,
+    { hint: 'Remove that folder: only memory is in it, and what waits there is in the database.' },
+  );
 }
 
 /** Above every number that was ever given, with the whole database. */
