@@ -6,13 +6,13 @@
  * server that is away, a state that was never there) is thrown.
  */
 
-import { type FileHandle, mkdtemp, open, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { JetliteError, throwIfAborted } from '../errors.js';
 import type { LtxFileInfo, Replica } from '../replica/replica.js';
 import { orAborted } from '../until-aborted.js';
 import { compareWithLive } from './check/compare.js';
+import { inScratchFolder } from './check/scratch-folder.js';
 import { type CheckResult, checkDatabase } from './check/sqlite-check.js';
 import { planRestore, type RestorePlan, type RestoreWish, wishOf } from './plan.js';
 import { outputError } from './rebuild/output.js';
@@ -71,23 +71,10 @@ export async function verify(options: VerifyOptions): Promise<VerifyResult> {
   }
   throwIfAborted(options.signal, 'the verification');
   const files = await orAborted(options.replica.list(), options.signal, 'the verification');
-  const folder = await makeFolder();
-  try {
-    const { findings, state, sqliteVersion } = await look(options, files, wish, folder);
-    const durationMs = performance.now() - startMs;
-    return { sound: findings.length === 0, findings, state, sqliteVersion, durationMs };
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
-}
-
-async function makeFolder(): Promise<string> {
-  const folder = join(tmpdir(), 'jetlite-verify-');
-  try {
-    return await mkdtemp(folder);
-  } catch (error) {
-    throw outputError(error, folder);
-  }
+  const looked = await inScratchFolder((folder) => look(options, files, wish, folder));
+  const { findings, state, sqliteVersion } = looked;
+  const durationMs = performance.now() - startMs;
+  return { sound: findings.length === 0, findings, state, sqliteVersion, durationMs };
 }
 
 type Looked = Pick<VerifyResult, 'findings' | 'state' | 'sqliteVersion'>;

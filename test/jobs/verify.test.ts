@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict';
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { readdirSync } from 'node:fs';
+import { lutimes, mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { backup } from '../../lib/jobs/backup.js';
 import { type VerifyOptions, type VerifyResult, verify } from '../../lib/jobs/verify.js';
 import { openFileReplica } from '../../lib/replica/file.js';
 import type { Replica } from '../../lib/replica/replica.js';
+import { jetlite, startJetlite } from '../cli/run.js';
 import { type History, makeHistory, putLtx, random, timeOf } from '../support/ltx-history.js';
 import { scratchFolder } from '../support/scratch.js';
 import { type SqliteShell, sqliteShell } from '../support/sqlite.js';
@@ -211,6 +214,37 @@ test('nothing is left in the temporary folder, whatever came out', async (t) => 
   }
   process.env.TMPDIR = join(folder, 'missing');
   await assert.rejects(verify({ replica }), { code: 'OUTPUT' });
+});
+
+test('what a killed check left in the temporary folder goes with a later one, and nothing else does', async (t) => {
+  const s = await stage(t);
+  if (s === undefined) return;
+  await backup({ database: s.database, replica: s.replica });
+  const temporary = join(s.folder, 'tmp');
+  await mkdir(temporary);
+  const forever = 'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n';
+  const env = { TMPDIR: temporary };
+  const args = ['verify', join(s.folder, 'replica')];
+  for (const count of [1, 2]) {
+    const checking = startJetlite([...args, '--query', forever, '--expect', '1'], { env });
+    while (readdirSync(temporary).length < count) await delay(10);
+    checking.child.kill('SIGKILL');
+    await checking.ended;
+  }
+  const [killed, young] = await readdir(temporary);
+  for (const name of ['jetlite-verify-notes', 'jetlite-verify-abc12', 'other-abc123'])
+    await mkdir(join(temporary, name));
+  await mkdir(join(s.folder, 'elsewhere'));
+  await symlink(join(s.folder, 'elsewhere'), join(temporary, 'jetlite-verify-abcdef'));
+  const before = await readdir(temporary);
+  const old = new Date(Date.now() - 11 * 60_000);
+  for (const name of before) if (name !== young) await lutimes(join(temporary, name), old, old);
+  assert.equal((await jetlite(args, { env })).exitCode, 0);
+  assert.deepEqual(
+    await readdir(temporary),
+    before.filter((name) => name !== killed),
+  );
+  assert.ok((await readdir(s.folder)).includes('elsewhere'));
 });
 
 test('an abort ends the check in the middle', async (t) => {
