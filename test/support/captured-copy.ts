@@ -69,8 +69,11 @@ export class CapturedCopy {
     return this.events.filter(({ type }) => type === 'gap').map(({ message }) => message);
   }
 
-  /** Polls until nothing more is to be had, for `ms` at most, and lays everything over the copy. */
-  async catchUp(ms = 8000): Promise<void> {
+  /**
+   * Polls until nothing more is to be had, for `ms` at most, and lays everything over the copy. An image that had to wait
+   * for seconds, as beside a writer without a journal, is not taken again for five times as long.
+   */
+  async catchUp(ms = 60_000): Promise<void> {
     const deadline = performance.now() + ms;
     for (;;) {
       const state = await this.capture.poll();
