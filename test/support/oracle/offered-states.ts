@@ -8,7 +8,7 @@ import { JetliteError } from '../../../lib/errors.js';
 import { type ReachableState, type RestoreWish, reachableStates } from '../../../lib/jobs/plan.js';
 import { restore } from '../../../lib/jobs/restore.js';
 import { formatTxid } from '../../../lib/ltx/header.js';
-import type { Replica } from '../../../lib/replica/replica.js';
+import type { LtxFileInfo, Replica } from '../../../lib/replica/replica.js';
 import { replicaWith } from '../homes.js';
 import type { Random } from '../random.js';
 import type { OracleChecker } from './check.js';
@@ -24,8 +24,13 @@ export interface OfferOptions {
   readonly random: Random;
   /** About so many states and so many moments are restored, chosen at random, the first and the last among them. */
   readonly limit: number;
-  /** Whether a replicator is at work in the replica: what is offered may be gone when it is asked for. */
+  /**
+   * Whether a replicator is at work in the replica: what is offered may be gone when it is asked for, and what was not
+   * offered may be by then. Each wish is then judged by the files that the restore itself saw last.
+   */
   readonly moving: boolean;
+  /** Whether files may have been lost for good. What lies between a loss and what healed it cannot be had. */
+  readonly lossy?: boolean | undefined;
 }
 
 export interface OfferProof {
@@ -44,6 +49,13 @@ interface Proven {
   readonly seq: number;
 }
 
+interface RestoredState {
+  readonly txid: bigint;
+  readonly timestampMs: number;
+}
+
+type Wish = Exclude<RestoreWish, { kind: 'newest' }>;
+
 /** Throws if anything offered is not what it should be. */
 export async function proveOffer(options: OfferOptions): Promise<OfferProof> {
   return new Offer(options).prove();
@@ -52,8 +64,8 @@ export async function proveOffer(options: OfferOptions): Promise<OfferProof> {
 class Offer {
   readonly #options: OfferOptions;
   readonly #output: string;
-  /** What was offered when the last restore looked last. */
-  #seen: readonly ReachableState[] = [];
+  /** What the last restore saw when it looked last. */
+  #seen: readonly LtxFileInfo[] = [];
   #proven = 0;
   #refused = 0;
   #vanished = 0;
@@ -108,49 +120,67 @@ class Offer {
   }
 
   async #proveState(state: ReachableState): Promise<Proven | undefined> {
-    const where = `TXID ${formatTxid(state.txid)}`;
-    const restored = await this.#restore({ kind: 'txid', txid: state.txid });
-    if (restored === undefined) {
-      assert.ok(!this.#seen.some(({ txid }) => txid === state.txid), `${where} is offered and refused`);
-      return undefined;
+    const { txid } = state;
+    const restored = await this.#restore({ kind: 'txid', txid });
+    if (restored instanceof JetliteError) {
+      this.#vanished++;
+      return this.#judgeRefusal({ kind: 'txid', txid }, restored);
     }
-    assert.deepEqual([restored.txid, restored.timestampMs], [state.txid, state.timestampMs]);
-    return { txid: state.txid, seq: await this.#proveOutput(where, state.timestampMs) };
+    assert.deepEqual([restored.txid, restored.timestampMs], [txid, state.timestampMs]);
+    return { txid, seq: await this.#proveOutput(nameOf({ kind: 'txid', txid }), state.timestampMs) };
   }
 
   async #proveMoment(timestampMs: number): Promise<void> {
-    const where = `the moment ${new Date(timestampMs).toISOString()}`;
-    const restored = await this.#restore({ kind: 'timestamp', timestampMs });
-    const right = lastAt(this.#seen, timestampMs);
-    if (restored === undefined) {
-      assert.equal(right, undefined, `${where} is offered and refused`);
-      return;
+    const wish = { kind: 'timestamp', timestampMs } as const;
+    const restored = await this.#restore(wish);
+    if (restored instanceof JetliteError) {
+      this.#vanished++;
+      return this.#judgeRefusal(wish, restored);
     }
-    await this.#proveOutput(where, timestampMs);
-    assert.equal(restored.txid, right, where);
+    await this.#proveOutput(nameOf(wish), timestampMs);
+    assert.equal(restored.txid, lastAt(reachableStates(this.#seen), timestampMs), nameOf(wish));
   }
 
-  /** Undefined if it was refused because files have gone. */
-  async #restore(
-    wish: Exclude<RestoreWish, { kind: 'newest' }>,
-  ): Promise<{ txid: bigint; timestampMs: number } | undefined> {
-    const { moving } = this.#options;
+  /** Throws if what was refused was to be had from the files that the restore saw last. */
+  #judgeRefusal(wish: Wish, error: JetliteError): undefined {
+    const states = reachableStates(this.#seen);
+    const why = `${nameOf(wish)} is offered and refused: ${error.message}`;
+    if (wish.kind === 'txid') {
+      assert.ok(!states.some(({ txid }) => txid === wish.txid), why);
+      return;
+    }
+    const right = lastAt(states, wish.timestampMs);
+    if (right !== undefined) assert.ok(this.#options.lossy && this.#showsHole(wish.timestampMs, right), why);
+  }
+
+  /** Whether a file of that time or before holds something later than the state `right`, and nothing leads to it. */
+  #showsHole(timestampMs: number, right: bigint): boolean {
+    const reached = new Set(reachableStates(this.#seen).map(({ txid }) => txid));
+    return this.#seen.some(
+      (file) => file.timestampMs <= timestampMs && file.maxTxid > right && !reached.has(file.maxTxid),
+    );
+  }
+
+  /** The error if it was refused, which only a replica at work may do. */
+  async #restore(wish: Wish): Promise<RestoredState | JetliteError> {
+    try {
+      return await this.#restoreAnyway(wish);
+    } catch (error) {
+      if (!this.#options.moving || !isNotFound(error)) throw error;
+      return error;
+    }
+  }
+
+  async #restoreAnyway(wish: Wish): Promise<RestoredState> {
     const replica = replicaWith(this.#options.replica, {
       list: async () => {
-        const files = await this.#options.replica.list();
-        this.#seen = reachableStates(files);
-        return files;
+        this.#seen = await this.#options.replica.list();
+        return [...this.#seen];
       },
     });
-    try {
-      const restored = await restore({ replica, output: this.#output, force: true, ...wish });
-      assert.equal(restored.kind, 'restored');
-      return restored as { txid: bigint; timestampMs: number } & typeof restored;
-    } catch (error) {
-      if (!moving || !isNotFound(error)) throw error;
-      this.#vanished++;
-      return undefined;
-    }
+    const restored = await restore({ replica, output: this.#output, force: true, ...wish });
+    assert.equal(restored.kind, 'restored');
+    return restored as RestoredState & typeof restored;
   }
 
   /** The file that was restored is a committed state, and none of a later time. Answers its commit. */
@@ -174,29 +204,38 @@ class Offer {
   }
 
   async #expectRefusals(states: readonly ReachableState[]): Promise<void> {
-    const { replica, random } = this.#options;
+    const { random, moving } = this.#options;
     const offered = new Set(states.map(({ txid }) => txid));
     const newest = states[states.length - 1].txid;
     const missing: bigint[] = [];
     for (let txid = 1n; txid < newest; txid++) if (!offered.has(txid)) missing.push(txid);
-    const wishes: { txid?: bigint; timestampMs?: number }[] = [
-      { timestampMs: states[0].timestampMs - 60_000 },
-      { txid: newest + 1_000_000n },
+    const wishes: Wish[] = [
+      { kind: 'timestamp', timestampMs: states[0].timestampMs - 60_000 },
+      { kind: 'txid', txid: newest + 1_000_000n },
     ];
-    for (let i = 0; i < 3 && missing.length > 0; i++) wishes.push({ txid: random.pick(missing) });
+    for (let i = 0; i < 3 && missing.length > 0; i++) {
+      wishes.push({ kind: 'txid', txid: random.pick(missing) });
+    }
     for (const wish of wishes) {
-      await assert.rejects(
-        restore({ replica, output: join(this.#options.folder, 'never.db'), ...wish }),
-        (error: unknown) => {
-          assert.ok(isNotFound(error), String(error));
-          assert.match(error.message, /the nearest |the oldest state is /);
-          assert.match(error.hint ?? '', /can be restored/);
-          return true;
-        },
-      );
+      const restored = await this.#restoreAnyway(wish).catch((error: unknown) => error);
+      if (moving && wish.kind === 'txid' && !(restored instanceof Error)) {
+        // A merge or a snapshot that ends there has come since, or what was lost was put again.
+        const now = reachableStates(this.#seen).find(({ txid }) => txid === wish.txid);
+        assert.ok(now !== undefined, `${nameOf(wish)} is not offered and restored`);
+        await this.#proveOutput(nameOf(wish), now.timestampMs);
+        continue;
+      }
+      assert.ok(isNotFound(restored), `${nameOf(wish)}: ${restored}`);
+      assert.match(restored.message, /the nearest |the oldest state is /);
+      assert.match(restored.hint ?? '', /can be restored/);
       this.#refused++;
     }
   }
+}
+
+function nameOf(wish: Wish): string {
+  if (wish.kind === 'txid') return `TXID ${formatTxid(wish.txid)}`;
+  return `the moment ${new Date(wish.timestampMs).toISOString()}`;
 }
 
 function lastAt(states: readonly ReachableState[], timestampMs: number): bigint | undefined {
