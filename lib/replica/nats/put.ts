@@ -20,18 +20,17 @@
  */
 
 import { setTimeout as delay } from 'node:timers/promises';
-import { ConflictError, JetliteError, LeaseLostError } from '../../errors.js';
+import { type ConflictError, JetliteError } from '../../errors.js';
 import type { ByteSource } from '../replica.js';
 import type { Bucket } from './bucket.js';
 import { chunkId, NuidSpoilt, publishChunk, type SentChunks, sendChunks, throwIfAborted } from './chunks.js';
+import { conflictWith, leaseLost } from './conflict.js';
 import { ASK_AGAIN_MS } from './connect.js';
 import { Api, apiCode, isFinal, isPassing, requestError } from './errors.js';
-import { writerOfObject } from './listing.js';
 import {
   chunkCount,
   encodeMeta,
   type Guard,
-  isUnreadable,
   lastMeta,
   type ObjectHeaders,
   publishMeta,
@@ -368,31 +367,9 @@ class Put {
   }
 }
 
-/** The error for a lease of which `last` is the last meta. */
-export function leaseLost(bucket: Bucket, name: string, last: StoredObject | undefined): LeaseLostError {
-  const who =
-    last === undefined || last.deleted
-      ? 'was given back or removed'
-      : `was taken by ${writerOfObject(last) || 'another program'} at ${new Date(last.storedMs).toISOString()}`;
-  return new LeaseLostError(`${name} in bucket ${bucket.name} ${who}`);
-}
-
 type Answer =
   | { readonly ok: true; readonly sequence: number }
   | { readonly ok: false; readonly error: unknown };
-
-/** Another writer's version of an object stands in the way; `how` it does, where that is not by its own name. */
-export function conflictWith(bucket: Bucket, last: StoredObject, how = ''): ConflictError {
-  const when = new Date(last.storedMs).toISOString();
-  const who = writerOfObject(last) || 'another program';
-  const put = isUnreadable(last) ? 'holds what is no object, and' : '';
-  const what = last.deleted
-    ? `was removed at ${when}, and its name is taken for good`
-    : `${put} was put by ${who} at ${when}`.trimStart();
-  return new ConflictError(`${last.name} in bucket ${bucket.name} ${what}${how}`, {
-    hint: 'Only one program may write a replica: stop one of them, or give each its own prefix.',
-  });
-}
 
 /** True if the message may have been stored, or may yet be. */
 function isUnknown(error: unknown): boolean {

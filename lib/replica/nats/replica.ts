@@ -33,6 +33,7 @@ import type { NatsAddress } from './address.js';
 import { auditFiles } from './audit.js';
 import type { Bucket } from './bucket.js';
 import { expectSafe, openBucket, serverClock } from './bucket.js';
+import { conflictWith, leaseLost } from './conflict.js';
 import { connectNats, type NatsLink, type NatsOptions } from './connect.js';
 import type { Environment } from './credentials.js';
 import { readObject } from './get.js';
@@ -54,8 +55,9 @@ import {
   WRITER_HEADER,
 } from './objects.js';
 import { Pace } from './pace.js';
-import { conflictWith, leaseLost, putObject } from './put.js';
+import { putObject } from './put.js';
 import { sweep } from './sweep.js';
+import { watchListing } from './watch.js';
 
 const REMOVALS_AT_ONCE = 8;
 /** So many characters of a nuid are random and stay; the others count up. */
@@ -377,47 +379,4 @@ class NatsReplica implements Replica {
 
 function isContent(object: StoredObject, bytes: Uint8Array): boolean {
   return object.digest === formatDigest(createHash('sha256').update(bytes).digest());
-}
-
-function watchListing(listing: Listing, signal: AbortSignal): AsyncIterable<LtxFileInfo> {
-  const queue: LtxFileInfo[] = [];
-  let ended = false;
-  let failure: unknown;
-  let wake = () => {};
-  const stop = listing.listen({
-    changed: (file) => {
-      queue.push(infoOf(file));
-      wake();
-    },
-    end: (error) => {
-      ended = true;
-      failure = error;
-      wake();
-    },
-  });
-  const abort = () => {
-    ended = true;
-    stop();
-    wake();
-  };
-  if (signal.aborted) abort();
-  signal.addEventListener('abort', abort, { once: true });
-  return (async function* () {
-    try {
-      while (!ended) {
-        const file = queue.shift();
-        if (file !== undefined) {
-          yield file;
-        } else {
-          await new Promise<void>((resolve) => {
-            wake = resolve;
-          });
-        }
-      }
-      if (failure !== undefined) throw failure;
-    } finally {
-      signal.removeEventListener('abort', abort);
-      stop();
-    }
-  })();
 }
