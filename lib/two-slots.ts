@@ -8,6 +8,7 @@ import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import { dirname } from 'node:path';
 import { promisify } from 'node:util';
+import { makeFolderSync } from './make-folder.js';
 
 export type SlotIndex = 0 | 1;
 
@@ -65,7 +66,7 @@ export class TwoSlots {
 
   #open(): number {
     if (this.#fd === undefined) {
-      fs.mkdirSync(dirname(this.path), { recursive: true, mode: 0o700 });
+      makeFolderSync(dirname(this.path));
       this.#fd = fs.openSync(this.path, fs.constants.O_RDWR | fs.constants.O_CREAT, 0o600);
     }
     return this.#fd;

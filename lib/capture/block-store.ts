@@ -5,6 +5,7 @@
 
 import fs from 'node:fs';
 import path from 'node:path';
+import { makeFolderSync } from '../make-folder.js';
 import { readFully } from './files.js';
 
 export const BLOCK_WORDS = 16_384;
@@ -98,7 +99,7 @@ export class BlockStore {
     this.#blocks.delete(no);
     if (!block.dirty) return;
     if (this.#fd === undefined) {
-      fs.mkdirSync(path.dirname(this.#options.spillPath), { recursive: true, mode: 0o700 });
+      makeFolderSync(path.dirname(this.#options.spillPath));
       this.#fd = fs.openSync(this.#options.spillPath, 'w+', 0o600);
       fs.unlinkSync(this.#options.spillPath);
     }

@@ -7,6 +7,7 @@
 
 import fs from 'node:fs';
 import path from 'node:path';
+import { makeFolderSync } from '../make-folder.js';
 import { readFully } from './files.js';
 
 export interface PageSetOptions {
@@ -180,7 +181,7 @@ export class PageSet {
 
   #spill(pgno: number, bytes: Uint8Array, offset: number): void {
     if (this.#spillFd === undefined) {
-      fs.mkdirSync(path.dirname(this.#options.spillPath), { recursive: true, mode: 0o700 });
+      makeFolderSync(path.dirname(this.#options.spillPath));
       this.#spillFd = fs.openSync(this.#options.spillPath, 'w+', 0o600);
       fs.unlinkSync(this.#options.spillPath);
     }

@@ -15,6 +15,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
+import { makeFolderSync } from '../make-folder.js';
 import { type SlotIndex, TwoSlots } from '../two-slots.js';
 import type { CountReading } from './change-count.js';
 import type { ChainPosition } from './frame-reader.js';
@@ -130,7 +131,7 @@ export class ResumeState {
   }
 
   async #replaceSums(sums: PageSums, origin: SumsOrigin, pageSize: number): Promise<void> {
-    fs.mkdirSync(this.folder, { recursive: true, mode: 0o700 });
+    makeFolderSync(this.folder);
     const file = path.join(this.folder, SUMS_FILE);
     const temporary = `${file}.${process.pid}.tmp`;
     const fd = fs.openSync(temporary, 'w', 0o600);

@@ -2,9 +2,10 @@
  * Files that are there whole and durable, or not at all: temporary names, syncs, exclusive links.
  */
 
-import { link, mkdir, open, readdir, stat, unlink } from 'node:fs/promises';
+import { link, open, readdir, stat, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { JetliteError } from '../errors.js';
+import { makeFolders } from '../make-folder.js';
 import { folderError, isMissing } from './folder-error.js';
 
 const COMPARE_SIZE = 1024 * 1024;
@@ -13,9 +14,7 @@ const TEMPORARY = /^\..+\.[0-9a-f]{16}\.tmp$/;
 
 /** Makes a folder, private, and every folder above it that is missing; each new one's parent is synced. */
 export async function makeFolder(folder: string): Promise<void> {
-  const first = await mkdir(folder, { recursive: true, mode: 0o700 });
-  if (first === undefined) return;
-  for (let made = folder; made.length >= first.length; made = dirname(made)) await syncFolder(dirname(made));
+  for (const made of await makeFolders(folder)) await syncFolder(dirname(made));
 }
 
 /**

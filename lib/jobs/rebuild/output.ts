@@ -14,7 +14,6 @@ import {
   type FileHandle,
   link,
   lstat,
-  mkdir,
   open,
   readdir,
   realpath,
@@ -24,6 +23,7 @@ import {
 } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { JetliteError } from '../../errors.js';
+import { makeFolders } from '../../make-folder.js';
 
 /** What may stand at an output path before anything is written. */
 export interface OutputPlace {
@@ -98,10 +98,7 @@ export class OutputFile {
     const folder = dirname(place.path);
     const temporaryPath = join(folder, `.${basename(place.path)}.${randomBytes(8).toString('hex')}.tmp`);
     try {
-      const made = await mkdir(folder, { recursive: true });
-      for (let one = folder; made !== undefined && one.length >= made.length; one = dirname(one)) {
-        await syncFolder(dirname(one));
-      }
+      for (const made of await makeFolders(folder, 0o777)) await syncFolder(dirname(made));
       const file = await open(temporaryPath, 'wx+', 0o600);
       await removeAbandoned(place.path, file);
       return new OutputFile(place, temporaryPath, file);
@@ -197,6 +194,7 @@ export function outputError(error: unknown, path: string): unknown {
 }
 
 const WORDS: Record<string, readonly [problem: string, hint: string]> = {
+  ENOENT: ['its folder cannot be made there', 'Choose another folder.'],
   EACCES: ['permission denied', 'Choose a folder this user may write in.'],
   EPERM: ['the operation is not permitted', 'Choose a folder this user may write in.'],
   EROFS: ['the file system is read-only', 'Choose a folder that can be written.'],

@@ -10,6 +10,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { Crc64 } from '../../ltx/crc64.js';
+import { makeFolderSync } from '../../make-folder.js';
 
 const FILE = 'acknowledged';
 /** TXID and CRC-64 of it, both u64, big-endian. */
@@ -75,7 +76,7 @@ export class AcknowledgedMark {
   }
 
   #open(): number {
-    fs.mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
+    makeFolderSync(this.#folder);
     return fs.openSync(path.join(this.#folder, FILE), fs.constants.O_RDWR | fs.constants.O_CREAT, 0o600);
   }
 }
