@@ -55,6 +55,7 @@ export class Metrics {
     switch (event.type) {
       case 'ready':
         this.#txid.set({ database }, Number(event.txid));
+        this.#away.set({ database }, 0);
         break;
       case 'put':
         this.#txid.set({ database }, Number(event.file.maxTxid));
@@ -64,9 +65,11 @@ export class Metrics {
         this.#bytes.inc({ database }, event.file.size);
         break;
       case 'retry':
+      case 'away':
         this.#away.set({ database }, 1);
         break;
       case 'back':
+      case 'reached':
         this.#away.set({ database }, 0);
         break;
       case 'spooled':

@@ -11,6 +11,17 @@ import { Metrics } from './metrics.js';
 
 export type DatabaseHealth = 'starting' | 'replicating' | 'waiting' | 'failed';
 
+/** What an event shows of its database. */
+const HEALTH: Partial<Record<ReplicateEvent['type'], DatabaseHealth>> = {
+  ready: 'replicating',
+  put: 'replicating',
+  back: 'replicating',
+  reached: 'replicating',
+  missing: 'waiting',
+  retry: 'waiting',
+  away: 'waiting',
+};
+
 export class Monitor {
   readonly #metrics: Metrics;
   readonly #health = new Map<string, DatabaseHealth>();
@@ -73,9 +84,8 @@ export class Monitor {
 
   take(database: string, event: ReplicateEvent): void {
     this.#metrics.take(database, event);
-    if (event.type === 'ready' || event.type === 'put' || event.type === 'back') {
-      this.#health.set(database, 'replicating');
-    } else if (event.type === 'retry' || event.type === 'missing') this.#health.set(database, 'waiting');
+    const health = HEALTH[event.type];
+    if (health !== undefined) this.#health.set(database, health);
   }
 
   fail(database: string): void {

@@ -127,6 +127,7 @@ class Session {
   readonly #states: FrozenStates;
   #sealedAt = Number.NEGATIVE_INFINITY;
   #pendingSince = 0;
+  #wasSilent = false;
   /** Set until the first image, where it is not known to be the replica's database. */
   #newcomer: Newcomer | undefined;
   #isBegunAnew = false;
@@ -207,6 +208,7 @@ class Session {
       this.#uploader.spoolIfAway();
       if (this.#uploader.failure !== undefined) throw this.#uploader.failure;
       if (first) this.#emitReady();
+      this.#tellReach();
       if ((stopping || once) && polled === 'current' && !this.#capture.hasPending) return;
       await this.#rest(polled, stopping);
     }
@@ -373,7 +375,21 @@ class Session {
     });
   }
 
+  #tellReach(): void {
+    const { isSilent } = this.#uploader;
+    if (isSilent === this.#wasSilent) return;
+    this.#wasSilent = isSilent;
+    const { url } = this.#options.replica;
+    this.#emit(
+      isSilent
+        ? { type: 'away', level: 'debug', message: `${url} is out of reach` }
+        : { type: 'reached', level: 'debug', message: `${url} is within reach` },
+    );
+  }
+
   #emitBack(awayMs: number): void {
+    // Should it be out of reach again by now, that is told again.
+    this.#wasSilent = false;
     const after = `${(awayMs / 1000).toFixed(1)} s`;
     this.#emit({
       type: 'back',

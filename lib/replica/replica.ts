@@ -188,6 +188,9 @@ export interface Replica {
   /** When the home got each of these files, by its own clock; undefined for one that it cannot tell of. */
   storedMs?(files: readonly LtxFileInfo[]): Promise<(number | undefined)[]>;
 
+  /** Whether the home is known to be out of reach; a home that shows it only when it is asked has none of this. */
+  readonly isLost?: boolean;
+
   /**
    * Calls back each time the home answers again after it could not be reached, or shows that it is not what it was: it may
    * have lost something meanwhile.

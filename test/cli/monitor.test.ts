@@ -7,6 +7,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { parseListenAddress } from '../../cli/listen-address.js';
 import { Metrics } from '../../cli/metrics.js';
 import { JetliteError } from '../../lib/errors.js';
+import { makeBucket } from '../support/nats-replica.js';
+import { startNatsServer } from '../support/nats-server.js';
 import { scratchFolder } from '../support/scratch.js';
 import { sqliteShell } from '../support/sqlite.js';
 import { assertRefused, jetlite, type Started, startJetlite } from './run.js';
@@ -60,6 +62,46 @@ test('a running replicate shows Prometheus what is durable, and that it is well'
   assert.deepEqual(await health.json(), { healthy: true, databases: { [database]: 'replicating' } });
   assert.equal((await fetch(`${url}/`)).status, 404);
   assert.equal((await fetch(`${url}/metrics`, { method: 'POST' })).status, 405);
+  running.child.kill('SIGTERM');
+  assert.equal((await running.ended).exitCode, 0);
+});
+
+test('a server that is away shows for every database at once, with commits that wait or without, until it is back', async (t) => {
+  const shell = sqliteShell(t);
+  const server = shell && (await startNatsServer(t));
+  if (!shell || !server) return;
+  await makeBucket(server);
+  await server.stop();
+  const folder = await scratchFolder(t);
+  const [busy, idle] = ['busy', 'idle'].map((name) => join(folder, `${name}.db`));
+  for (const path of [busy, idle]) {
+    await shell.run(path, 'PRAGMA journal_mode = WAL; CREATE TABLE t(x);');
+  }
+  const config = join(folder, 'jetlite.yml');
+  const dbs = [busy, idle].map(
+    (path) =>
+      `  - {path: "${path}", replica: {url: "${server.url}/backups/${path.slice(folder.length + 1)}"}}`,
+  );
+  await writeFile(config, ['addr: "127.0.0.1:0"', 'dbs:', ...dbs, ''].join('\n'));
+  const running = startJetlite(['replicate', '--config', config]);
+  const url = await monitorOf(running);
+  const becomes = async (away: number, health: string) => {
+    for (const path of [busy, idle]) {
+      const shows = async () => (await figure(url, 'jetlite_replica_away', path)) === away;
+      await until(shows, `jetlite_replica_away ${away} of ${path}`);
+    }
+    const { databases } = (await (await fetch(`${url}/healthz`)).json()) as { databases: object };
+    assert.deepEqual(databases, { [busy]: health, [idle]: health });
+  };
+  await becomes(1, 'waiting');
+  await server.restart();
+  await becomes(0, 'replicating');
+  await server.kill();
+  await shell.run(busy, 'INSERT INTO t VALUES (1);');
+  await becomes(1, 'waiting');
+  assert.doesNotMatch(running.said.stderr, /trying again/, 'no try has been given up yet');
+  await server.restart();
+  await becomes(0, 'replicating');
   running.child.kill('SIGTERM');
   assert.equal((await running.ended).exitCode, 0);
 });

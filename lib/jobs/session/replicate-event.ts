@@ -18,6 +18,8 @@ export type ReplicateEvent =
     }
   /** The replica is out of reach; nothing is lost, and it is tried again. */
   | { readonly type: 'retry' | 'missing'; readonly level: 'warn'; readonly message: string }
+  /** Whether the replica is out of reach just now, as soon as it shows, also where nothing waits for it. */
+  | { readonly type: 'away' | 'reached'; readonly level: 'debug'; readonly message: string }
   /** A file waits for the replica on disk now; or there is something to be said of those that do. */
   | { readonly type: 'spooled'; readonly level: 'debug'; readonly message: string; readonly txid: bigint }
   | { readonly type: 'spool'; readonly level: 'warn'; readonly message: string }

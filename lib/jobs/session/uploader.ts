@@ -30,6 +30,9 @@ const QUEUE_BYTES = 8 * 1024 * 1024;
 /** A put that takes longer than any healthy one: the replica is away, or as good as that. */
 const AWAY_AFTER_MS = 500;
 const SLOWEST_BYTES_PER_MS = 4096;
+/** What goes to the spool early is one thing; nobody is told of a line that is only slow. */
+const SILENT_AFTER_MS = 5000;
+const SILENT_BYTES_PER_MS = 16;
 /** While a backlog is put, batches are sealed this much more seldom than one of it takes: so it gets shorter. */
 const BACKLOG_SPACING = 10;
 const SPOOL_RETRY_MS = 5000;
@@ -123,10 +126,15 @@ export class Uploader {
 
   /** Whether the replica is out of reach, or so slow that it comes to the same. */
   get isAway(): boolean {
-    if (this.#options.attempts.isTroubled) return true;
-    const head = this.#head;
-    if (head === undefined) return false;
-    return performance.now() - head.begunAt > AWAY_AFTER_MS + head.bytes / SLOWEST_BYTES_PER_MS;
+    return this.#options.attempts.isTroubled || this.#isOverdue(AWAY_AFTER_MS, SLOWEST_BYTES_PER_MS);
+  }
+
+  /** Whether the replica is out of reach, or has not answered for so long that it must be. */
+  get isSilent(): boolean {
+    const { attempts, replica } = this.#options;
+    return (
+      replica.isLost === true || attempts.isTroubled || this.#isOverdue(SILENT_AFTER_MS, SILENT_BYTES_PER_MS)
+    );
   }
 
   /** How long commits are to gather before the next batch is added while a put is under way, ms. */
@@ -242,6 +250,11 @@ export class Uploader {
     const { state, capture } = this.#options;
     const origin = { txid: this.#txid, fileChecksum: this.#fileChecksum };
     await state.writeSums(capture.sums, origin, capture.pageSize);
+  }
+
+  #isOverdue(afterMs: number, bytesPerMs: number): boolean {
+    const head = this.#head;
+    return head !== undefined && performance.now() - head.begunAt > afterMs + head.bytes / bytesPerMs;
   }
 
   get #isMemoryFull(): boolean {

@@ -171,6 +171,11 @@ export class NatsLink {
     void this.#follow();
   }
 
+  /** The connection stands, as far as is known. */
+  get isConnected(): boolean {
+    return this.#isConnected;
+  }
+
   /** Calls back once when the connection breaks, or at once if it is broken; the answer takes the wish back. */
   onLost(callback: (error: JetliteError) => void): () => void {
     if (this.#isConnected) this.#whenLost.add(callback);

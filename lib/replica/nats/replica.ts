@@ -267,6 +267,10 @@ class NatsReplica implements Replica {
     return files.map(({ version }) => byVersion.get(version ?? ''));
   }
 
+  get isLost(): boolean {
+    return !this.#link.isConnected;
+  }
+
   onReturn(listener: () => void): () => void {
     const forget = this.#link.onReturn(listener);
     this.#whenReturned.add(listener);
