@@ -11,6 +11,8 @@ import { isPageSize } from '../sqlite/database.js';
 
 export const LTX_HEADER_SIZE = 100;
 export const LTX_TRAILER_SIZE = 16;
+/** No file is smaller. */
+export const LTX_LEAST_SIZE = LTX_HEADER_SIZE + LTX_TRAILER_SIZE;
 
 /** Flag: the file carries no checksums of the database; both checksum fields are then 0. */
 export const LTX_FLAG_NO_CHECKSUM = 2;

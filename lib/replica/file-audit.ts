@@ -1,11 +1,8 @@
 /** What names, sizes and times of a folder's files tell of what it has lost. Contents are not looked at. */
 
-import { LTX_HEADER_SIZE, LTX_TRAILER_SIZE } from '../ltx/header.js';
+import { LTX_LEAST_SIZE } from '../ltx/header.js';
 import { ltxPath } from './names.js';
 import type { FileFlaw, LtxFileInfo } from './replica.js';
-
-/** What a crash leaves of a file that was not on the disk yet most often has no byte at all. */
-const LEAST_SIZE = LTX_HEADER_SIZE + LTX_TRAILER_SIZE;
 
 /** The flaws of `files`, all that there are, and of `remembered` ones. */
 export function flawsOf(files: readonly LtxFileInfo[], remembered: readonly LtxFileInfo[]): FileFlaw[] {
@@ -13,7 +10,8 @@ export function flawsOf(files: readonly LtxFileInfo[], remembered: readonly LtxF
   const found = new Map<string, LtxFileInfo>();
   for (const file of files) {
     found.set(ltxPath(file), file);
-    if (file.size < LEAST_SIZE) flaws.push(damaged(file, `at least ${LEAST_SIZE}`));
+    // What a crash leaves of a file that was not on the disk yet most often has no byte at all.
+    if (file.size < LTX_LEAST_SIZE) flaws.push(damaged(file, `at least ${LTX_LEAST_SIZE}`));
   }
   for (const file of remembered) {
     const flaw = flawOf(file, found.get(ltxPath(file)));
@@ -25,7 +23,7 @@ export function flawsOf(files: readonly LtxFileInfo[], remembered: readonly LtxF
 /** Inodes change when a folder is copied; sizes and times do not. */
 function flawOf(file: LtxFileInfo, found: LtxFileInfo | undefined): FileFlaw | undefined {
   if (found === undefined) return { file, kind: 'gone', message: 'the file is gone' };
-  if (found.size < LEAST_SIZE) return undefined;
+  if (found.size < LTX_LEAST_SIZE) return undefined;
   if (found.size < file.size) return damaged(found, `${file.size}`);
   if (found.size === file.size && found.timestampMs === file.timestampMs) return undefined;
   const message = `another file stands under its name (${found.size} bytes instead of ${file.size})`;

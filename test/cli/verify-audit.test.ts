@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { readdir, rename, truncate, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { connect } from 'nats';
 import { openFileReplica } from '../../lib/replica/file.js';
 import { ltxPath } from '../../lib/replica/names.js';
 import { makeBucket } from '../support/nats-replica.js';
@@ -86,4 +87,23 @@ test('backup and verify --audit find what is kept of a bucket whose URL was writ
   assert.equal(run.exitCode, 3, run.stdout);
   assert.match(run.stdout, /its files lead to no state, expected TXID 0000000000000002/);
   assert.deepEqual(await readdir(state, { recursive: true }), before);
+});
+
+test('verify --audit finds a file in a bucket that is too small to be one', async (t) => {
+  const sqlite3 = sqliteShell(t);
+  const server = await startNatsServer(t);
+  if (sqlite3 === undefined || server === undefined) return;
+  await makeBucket(server);
+  const database = join(await scratchFolder(t), 'app.db');
+  const url = `${server.url}/backups`;
+  await sqlite3.run(database, 'CREATE TABLE t(x);');
+  assert.equal((await jetlite(['backup', database, url])).exitCode, 0);
+  const name = ltxPath({ level: 1, minTxid: 1n, maxTxid: 5n });
+  const connection = await connect({ servers: server.url });
+  const store = await connection.jetstream().views.os('backups');
+  await store.putBlob({ name }, new Uint8Array(0));
+  await connection.close();
+  const run = await jetlite(['verify', '--audit', url]);
+  assert.equal(run.exitCode, 3, run.stdout);
+  assert.match(run.stdout, new RegExp(`${name} is damaged: expected at least 116 bytes, found 0`));
 });

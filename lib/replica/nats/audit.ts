@@ -20,6 +20,7 @@
  * stream's leader, before it is told.
  */
 
+import { LTX_LEAST_SIZE } from '../../ltx/header.js';
 import { ltxPath } from '../names.js';
 import type { FileFlaw, LtxFileInfo } from '../replica.js';
 import type { Bucket } from './bucket.js';
@@ -45,6 +46,7 @@ export async function auditFiles(
   const looks: (() => Promise<FileFlaw | undefined>)[] = [];
   for (const file of listed) {
     if ((counts.get(file.nuid) ?? 0) !== file.chunks) looks.push(() => countAgain(bucket, file));
+    else if (file.size < LTX_LEAST_SIZE) looks.push(async () => tooSmall(file));
   }
   for (const file of remembered) {
     const found = byName.get(ltxPath(file));
@@ -57,6 +59,11 @@ export async function auditFiles(
     for (const flaw of some) if (flaw !== undefined) flaws.push(flaw);
   }
   return flaws;
+}
+
+function tooSmall(file: ListedFile): FileFlaw {
+  const message = `expected at least ${LTX_LEAST_SIZE} bytes, found ${file.size}`;
+  return { file: infoOf(file), kind: 'damaged', message };
 }
 
 /** It may have been replaced or removed, or put, between listing and counting. */
