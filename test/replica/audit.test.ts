@@ -11,7 +11,7 @@ import type { FileFlaw, LtxFileInfo, Replica } from '../../lib/replica/replica.j
 import { makeBucket, openBucketReplica } from '../support/nats-replica.js';
 import { type NatsServer, startNatsServer } from '../support/nats-server.js';
 import { copyStore, flipBitBehind, truncateBlock } from '../support/nats-store.js';
-import { bytes, bytesOf, contentOf, target } from '../support/replica.js';
+import { bytesOf, contentOf, sizedBytes, target } from '../support/replica.js';
 import { scratchFolder } from '../support/scratch.js';
 
 interface Test {
@@ -153,12 +153,12 @@ test('an object without all its chunks is damaged; removed is not lost; other by
   const stage = await openStage(t);
   if (stage === undefined) return;
   const { server, replica, files } = stage;
-  const merged = await replica.write(target(1, 1n, 4n), bytes('one to four'));
-  const replaced = await replica.write(target(1, 5n, 8n), bytes('five to eight'));
+  const merged = await replica.write(target(1, 1n, 4n), sizedBytes('one to four'));
+  const replaced = await replica.write(target(1, 5n, 8n), sizedBytes('five to eight'));
   const other = await openBucketReplica(t, server);
   await other.remove(files.slice(0, 2));
-  await other.write(target(1, 1n, 4n), bytes('one to four'));
-  await other.write(target(1, 5n, 8n), bytes('five or eight'));
+  await other.write(target(1, 1n, 4n), sizedBytes('one to four'));
+  await other.write(target(1, 5n, 8n), sizedBytes('five or eight'));
   const connection = await connect({ servers: server.url });
   t.after(() => connection.close());
   await (await connection.jetstreamManager()).streams.purge('OBJ_backups', {

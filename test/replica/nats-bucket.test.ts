@@ -68,6 +68,61 @@ test('a bucket that can lose parts of a replica is read with a warning and writt
   await safely.write(target(0, 1n), bytes('content'));
 });
 
+const STREAM = {
+  retention: RetentionPolicy.Limits,
+  discard: DiscardPolicy.New,
+  storage: StorageType.File,
+  num_replicas: 1,
+  allow_rollup_hdrs: true,
+};
+
+test('a bucket that takes no objects, or acknowledges what it changes or has not written, is refused before anything is put', async (t) => {
+  const server = await startNatsServer(t);
+  if (server === undefined) return;
+  await makeBucket(server);
+  const connection = await connect({ servers: server.url });
+  t.after(() => connection.close());
+  const { streams } = await connection.jetstreamManager();
+  const both = (name: string) => [`$O.${name}.C.>`, `$O.${name}.M.>`];
+  const cases: [name: string, config: Record<string, unknown>, RegExp | undefined][] = [
+    [
+      'mirror',
+      { mirror: { name: 'OBJ_backups' } },
+      /takes no objects: it is a mirror of the stream OBJ_backups/,
+    ],
+    ['copy', { sources: [{ name: 'OBJ_backups' }] }, /takes no objects: .* does not take \$O\.copy\.C\.>/],
+    ['metas', { subjects: ['$O.metas.M.>'] }, /takes no objects: .* does not take \$O\.metas\.C\.>/],
+    ['wide', { subjects: ['$O.wide.*.>'] }, undefined],
+    ['wider', { subjects: ['$O.wider.>'] }, undefined],
+    [
+      'moved',
+      {
+        subjects: both('moved'),
+        subject_transform: { src: '$O.moved.C.>', dest: '$O.moved.C.x.>' },
+      },
+      /can lose parts of a replica: .*subject_transform/,
+    ],
+    [
+      'hasty',
+      { subjects: both('hasty'), persist_mode: 'async' },
+      /can lose parts of a replica: .*persist_mode/,
+    ],
+  ];
+  for (const [name, config, reason] of cases) {
+    const made = await streams
+      .add({ ...STREAM, name: `OBJ_${name}`, ...config } as Partial<StreamConfig>)
+      .catch(() => undefined);
+    // What an older server does not know it leaves out, or refuses.
+    const asked = Object.keys(config).every((key) => made !== undefined && key in made.config);
+    if (!asked) continue;
+    const replica = await openBucketReplica(t, server, name);
+    assert.deepEqual(await replica.list(), []);
+    const write = replica.write(target(0, 1n), bytes('content'));
+    if (reason === undefined) await write;
+    else await assert.rejects(write, { code: 'REPLICA', message: reason });
+  }
+});
+
 test('a bucket that allows too few consumers is told from a server in trouble', async (t) => {
   const server = await startNatsServer(t);
   if (server === undefined) return;

@@ -9,7 +9,7 @@ import { ltxPath } from '../../lib/replica/names.js';
 import type { Replica } from '../../lib/replica/replica.js';
 import { makeBucket, openBucketReplica } from '../support/nats-replica.js';
 import { startNatsServer } from '../support/nats-server.js';
-import { bytes, contentOf, target } from '../support/replica.js';
+import { bytes, contentOf, sizedBytes, target } from '../support/replica.js';
 
 /** What stands where the meta of an object of that name should, and is none. */
 const NO_METAS: Record<string, (name: string) => string> = {
@@ -93,10 +93,10 @@ test('a file over whose meta something else was put is listed no more, neither l
   const stage = await openStage(t);
   if (stage === undefined) return;
   const { replica, put } = stage;
-  const kept = await replica.write(target(1, 1n), bytes('kept'));
+  const kept = await replica.write(target(1, 1n), sizedBytes('kept'));
   for (const metaOf of Object.values(NO_METAS)) {
     const next = target(1, 2n);
-    const file = await replica.write(next, bytes('lost'));
+    const file = await replica.write(next, sizedBytes('lost'));
     assert.deepEqual(await replica.list(), [kept, file]);
     await put(ltxPath(next), metaOf(ltxPath(next)));
     assert.deepEqual(await replica.list(), [kept]);

@@ -21,7 +21,7 @@ import { makeHistory, putLtx, random, timeOf } from '../support/ltx-history.js';
 import { makeBucket, openBucketReplica } from '../support/nats-replica.js';
 import { type NatsServer, startNatsServer } from '../support/nats-server.js';
 import { flipBitBehind } from '../support/nats-store.js';
-import { bytes, contentOf, target } from '../support/replica.js';
+import { bytes, contentOf, sizedBytes, target } from '../support/replica.js';
 
 const CHUNK = 512 * 1024;
 const AT_ONCE: SweepOptions = { markAgeMs: 0, uploadAgeMs: 0 };
@@ -381,8 +381,9 @@ test('a removed file whose mark was swept long after it was last seen is not tak
   if (stage === undefined) return;
   const { replica } = stage;
   const files: LtxFileInfo[] = [];
-  for (const txid of [1n, 2n, 3n, 4n]) files.push(await replica.write(target(0, txid), bytes(`${txid}`)));
-  await replica.write(target(1, 1n, 2n), bytes('merged'));
+  for (const txid of [1n, 2n, 3n, 4n])
+    files.push(await replica.write(target(0, txid), sizedBytes(`${txid}`)));
+  await replica.write(target(1, 1n, 2n), sizedBytes('merged'));
   await replica.remove(files.slice(0, 3));
   const kinds = async (seenMs: number): Promise<string[]> =>
     (await replica.audit!(files, seenMs)).flaws.map(({ kind, file }) => `${kind} ${file.maxTxid}`);

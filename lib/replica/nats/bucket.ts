@@ -18,6 +18,7 @@ import {
   type StreamInfo,
 } from 'nats';
 import { JetliteError } from '../../errors.js';
+import { printable } from '../../printable.js';
 import type { NatsLink } from './connect.js';
 import { Api, apiCode, jetStreamOff, missingBucket, requestError } from './errors.js';
 import { StreamLeader } from './leader.js';
@@ -54,7 +55,7 @@ export interface BucketInfo {
   readonly bytes: number;
   readonly messages: number;
   readonly createdMs: number;
-  /** Settings that let the server drop parts of a replica, in words. */
+  /** Settings that let the server drop parts of a replica or take none, in words. */
   readonly dangers: readonly string[];
 }
 
@@ -74,6 +75,8 @@ export interface Bucket {
   readonly pushesAll: boolean;
   /** Bytes, headers included; -1 for no limit. */
   readonly maxMessageSize: number;
+  /** Why nothing can be put into it; undefined if it can. */
+  readonly unwritable: string | undefined;
   /** Settings that let the server drop parts of a replica, in words. */
   readonly dangers: readonly string[];
   /**
@@ -124,6 +127,9 @@ export async function openBucket(
     get dangers() {
       return dangers;
     },
+    get unwritable() {
+      return unwritableBy(config);
+    },
     async look() {
       const now = await link.ask(() => manager.streams.info(config.name));
       config = now.config;
@@ -161,14 +167,19 @@ function isAtLeast(version: string, least: readonly number[]): boolean {
 
 /** Throws REPLICA if the server may drop parts of a replica from the bucket. Asks it only where it once said so. */
 export async function expectSafe(bucket: Bucket): Promise<void> {
-  if (bucket.dangers.length === 0) return;
+  if (bucket.dangers.length === 0 && bucket.unwritable === undefined) return;
   const { name, link } = bucket;
   try {
     await bucket.look();
   } catch (error) {
     throw requestError(error, 'look at the settings', name, link.url);
   }
-  const { dangers } = bucket;
+  const { dangers, unwritable } = bucket;
+  if (unwritable !== undefined) {
+    throw new JetliteError('REPLICA', `bucket ${name} at ${link.url} takes no objects: ${unwritable}`, {
+      hint: `Name the bucket that it copies, or make one (jetlite bucket create); see nats stream info ${STREAM_PREFIX}${name}.`,
+    });
+  }
   if (dangers.length === 0) return;
   throw new JetliteError(
     'REPLICA',
@@ -193,7 +204,32 @@ function dangersOf(config: StreamConfig): string[] {
   if (config.max_msgs_per_subject > 0) dangers.push('it keeps few messages a subject (max_msgs_per_subject)');
   if (config.no_ack) dangers.push('nothing is acknowledged (no_ack)');
   if (!config.allow_rollup_hdrs) dangers.push('objects cannot be replaced or removed (rollup is off)');
+  if (config.subject_transform) dangers.push('subjects are changed on their way in (subject_transform)');
+  // Servers from 2.12 on; the client does not know of it.
+  if ((config as { persist_mode?: string }).persist_mode === 'async') {
+    dangers.push('it acknowledges what it has not written yet (persist_mode async)');
+  }
   return dangers;
+}
+
+/** Why nothing can be put into a stream as into a bucket; undefined if it can. */
+function unwritableBy({ name, mirror, subjects = [] }: StreamConfig): string | undefined {
+  if (mirror) return `it is a mirror of the stream ${printable(mirror.name)}`;
+  const bucket = name.slice(STREAM_PREFIX.length);
+  const missing = ['C', 'M']
+    .map((kind) => `$O.${bucket}.${kind}.>`)
+    .find((wanted) => !isCovered(wanted, subjects));
+  return missing && `its stream does not take ${missing} (subjects)`;
+}
+
+/** Whether one of the subjects takes all that `wanted` stands for, which ends in `>`. */
+function isCovered(wanted: string, subjects: readonly string[]): boolean {
+  const words = wanted.split('.');
+  return subjects.some((subject) => {
+    const pattern = subject.split('.');
+    const at = pattern.findIndex((word, i) => word !== words[i] && word !== '*');
+    return at === -1 ? pattern.length === words.length && pattern.at(-1) === '>' : pattern[at] === '>';
+  });
 }
 
 /** Creates a bucket as every NATS client makes it. Throws REPLICA, also if one with other settings exists. */
@@ -305,6 +341,7 @@ async function streamOf(manager: JetStreamManager, link: NatsLink, name: string)
 }
 
 function infoOf({ config, state, created }: StreamInfo): BucketInfo {
+  const unwritable = unwritableBy(config);
   return {
     name: config.name.slice(STREAM_PREFIX.length),
     description: config.description ?? '',
@@ -316,6 +353,9 @@ function infoOf({ config, state, created }: StreamInfo): BucketInfo {
     bytes: state.bytes,
     messages: state.messages,
     createdMs: Date.parse(`${created}`),
-    dangers: dangersOf(config),
+    dangers: [
+      ...dangersOf(config),
+      ...(unwritable === undefined ? [] : [`nothing can be put into it: ${unwritable}`]),
+    ],
   };
 }
