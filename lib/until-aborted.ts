@@ -29,6 +29,29 @@ export async function orAborted<T>(
   return work;
 }
 
+/** What `work`, which hears of the signal itself, comes to; ABORTED if it goes on for longer than that after it has fired. */
+export async function orAbortedAfter<T>(
+  work: Promise<T>,
+  signal: AbortSignal | undefined,
+  graceMs: number,
+  what: string,
+): Promise<T> {
+  if (signal === undefined) return work;
+  const grace = new AbortController();
+  let timer: NodeJS.Timeout | undefined;
+  const begin = (): void => {
+    timer = setTimeout(() => grace.abort(), graceMs);
+  };
+  if (signal.aborted) begin();
+  else signal.addEventListener('abort', begin, { once: true });
+  try {
+    return await orAborted(work, grace.signal, what);
+  } finally {
+    signal.removeEventListener('abort', begin);
+    clearTimeout(timer);
+  }
+}
+
 /** Yields what `source` does; ABORTED as soon as the signal fires, also while the source has nothing to give. */
 export async function* untilAborted<T>(
   source: AsyncIterable<T>,

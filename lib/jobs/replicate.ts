@@ -258,11 +258,12 @@ class Session {
 
   /**
    * Finds out where the replica stands and gives an empty one its first state. Told to stop meanwhile it still has some
-   * time for that; false if that was not enough.
+   * time for that; false if that was not enough to find out.
    */
   async #begin(): Promise<boolean> {
     const { replica } = this.#options;
     const { interrupt } = this.#attempts;
+    let isKnown = false;
     try {
       const state = await this.#attempts.run(
         () =>
@@ -274,6 +275,7 @@ class Session {
           }),
         isAway,
       );
+      isKnown = true;
       this.#uploader.beginAt(state);
       if (state.lost !== undefined) this.#beginAnew(state.lost);
       if (state.spooledTxid === 0n) await this.#uploader.putFirst();
@@ -282,7 +284,7 @@ class Session {
       }
       return true;
     } catch (error) {
-      if (interrupt.aborted) return false;
+      if (interrupt.aborted && !isKnown) return false;
       throw error;
     }
   }

@@ -1,5 +1,6 @@
 /** Small ways to write and read LTX files whose content does not matter. */
 
+import { LTX_LEAST_SIZE } from '../../lib/ltx/header.js';
 import type {
   ByteSource,
   LtxFileInfo,
@@ -19,6 +20,11 @@ export function target(
 
 export function bytes(text: string): ByteSource {
   return () => [Buffer.from(text)];
+}
+
+/** As long as an LTX file is at least, for who looks at that. */
+export function sizedBytes(text: string): ByteSource {
+  return bytes(text.padEnd(LTX_LEAST_SIZE));
 }
 
 export async function bytesOf(replica: Replica, file: LtxFileInfo, range?: ReadRange): Promise<Buffer> {

@@ -21,6 +21,7 @@
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { type ConflictError, JetliteError } from '../../errors.js';
+import { orAbortedAfter } from '../../until-aborted.js';
 import type { ByteSource } from '../replica.js';
 import type { Bucket } from './bucket.js';
 import { chunkId, NuidSpoilt, publishChunk, type SentChunks, sendChunks, throwIfAborted } from './chunks.js';
@@ -55,6 +56,9 @@ export interface PutTarget {
 
 const RETRY_MS = 25;
 const PURGE_PATIENCE_MS = 2000;
+/** For cleaning up behind a put that was aborted: of the server's answer, and of all. */
+const ABORTED_PURGE_PATIENCE_MS = 300;
+const ABORTED_GRACE_MS = 1500;
 /** After so long an upload its first chunks may have been taken for what a killed one left (sweep.ts). */
 const SLOW_UPLOAD_MS = 3_600_000;
 
@@ -76,7 +80,8 @@ export function putObject(
   content: ByteSource,
   signal?: AbortSignal,
 ): Promise<StoredObject> {
-  return new Put(bucket, pace, target, content, signal).run();
+  const putting = new Put(bucket, pace, target, content, signal).run();
+  return orAbortedAfter(putting, signal, ABORTED_GRACE_MS, 'the put');
 }
 
 class Put {
@@ -356,7 +361,8 @@ class Put {
   /** As far as it can be done: what stays behind is unreachable, and an audit of the bucket finds it. */
   async #purge(nuids: readonly string[]): Promise<void> {
     try {
-      if (nuids.length > 0) await this.#bucket.link.ready(PURGE_PATIENCE_MS);
+      const patienceMs = this.#signal?.aborted ? ABORTED_PURGE_PATIENCE_MS : PURGE_PATIENCE_MS;
+      if (nuids.length > 0) await this.#bucket.link.ready(patienceMs);
       for (const nuid of nuids) {
         await purgeChunks(this.#bucket, nuid);
         this.#tried.delete(nuid);
