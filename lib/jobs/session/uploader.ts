@@ -97,6 +97,8 @@ export class Uploader {
   #fileChecksum = 0n;
   #sealedTxid = 0n;
   #sealedTimestampMs = 0;
+  /** Of the newest state that is in the replica or on disk. */
+  #safeTimestampMs = 0;
   #sumsSavedAt = performance.now();
   readonly #counts = { commits: 0, files: 0, bytes: 0 };
 
@@ -155,6 +157,7 @@ export class Uploader {
     this.#fileChecksum = state.fileChecksum;
     this.#sealedTxid = state.spooledTxid;
     this.#sealedTimestampMs = state.timestampMs;
+    this.#safeTimestampMs = state.timestampMs;
     this.#startPutting();
   }
 
@@ -204,7 +207,10 @@ export class Uploader {
     while (this.#putting !== undefined) await this.#putting;
   }
 
-  /** Nothing is put any more: what waits goes to the spool. True if all of it is there, for a later process to put. */
+  /**
+   * Nothing is put any more: what waits goes to the spool. True if all of it is there, for a later process to put; if not,
+   * the moments that this costs are told.
+   */
   async shelve(): Promise<boolean> {
     const { spool } = this.#options;
     if (spool === undefined || this.#sealedTxid === this.#txid) return false;
@@ -212,7 +218,10 @@ export class Uploader {
     this.#startSpooling();
     await this.#spooling;
     await spool.sync();
-    return spool.lastTxid === this.#sealedTxid;
+    if (spool.lastTxid === this.#sealedTxid) return true;
+    const message = `moments after ${moment(this.#safeTimestampMs)}, until replication begins again, have no restore point of their own: ${this.#whyNoRoom}`;
+    this.#options.emit({ type: 'spool', level: 'warn', message });
+    return false;
   }
 
   /** Calls back for each file that became durable, in TXID order; the answer takes the wish back. Must not throw. */
@@ -351,6 +360,7 @@ export class Uploader {
         this.#isSpoolFull = appended === 'full';
         return;
       }
+      this.#safeTimestampMs = Math.max(this.#safeTimestampMs, timestampMs);
       const message = `TXID ${formatTxid(txid)} waits on disk: ${commits} commits, ${pages} pages`;
       this.#options.emit({ type: 'spooled', level: 'debug', message, txid });
       const at = this.#memory.indexOf(next);
@@ -378,6 +388,7 @@ export class Uploader {
     const { file, fileChecksum, commits, pages } = durable;
     this.#txid = file.maxTxid;
     this.#fileChecksum = fileChecksum;
+    this.#safeTimestampMs = Math.max(this.#safeTimestampMs, file.timestampMs);
     this.#counts.files++;
     this.#counts.bytes += file.size;
     this.#counts.commits += commits;
@@ -394,6 +405,10 @@ export class Uploader {
     for (const listener of [...this.#listeners]) listener(durable);
   }
 
+  get #whyNoRoom(): string {
+    return this.#isSpoolFull ? 'the spool was full' : 'the spool could not be written';
+  }
+
   /** From now on commits gather; what was sealed keeps its own TXID. */
   #tellNoRoom(): void {
     if (this.#noRoom !== undefined) {
@@ -401,8 +416,7 @@ export class Uploader {
       return;
     }
     const sinceMs = this.#sealedTimestampMs;
-    const why = this.#isSpoolFull ? 'the spool was full' : 'the spool could not be written';
-    this.#noRoom = { sinceMs, untilMs: undefined, why };
+    this.#noRoom = { sinceMs, untilMs: undefined, why: this.#whyNoRoom };
     if (!this.#isSpoolFull) return;
     const message = `the spool is full: what is committed after ${moment(sinceMs)}, until the replica answers, becomes one state of it`;
     this.#options.emit({ type: 'spool', level: 'warn', message });

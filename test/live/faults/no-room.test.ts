@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { connect } from 'nats';
+import { openReplica } from '../../../lib/replica/open.js';
 import {
   assertMoments,
   commitIntoSpool,
@@ -53,6 +54,37 @@ scenario(
     );
     assert.equal(moments.indexOf(until!), moments.lastIndexOf(from!) + 1, `${from} ${until} ${moments}`);
     assert.ok(moments.includes(from!));
+    await assertMoments(scene, seqs);
+  },
+);
+
+scenario(
+  'stopped with a full spool it says from which moment on there are no states, and that is so when it has begun again',
+  async (scene, t) => {
+    const options = { spoolMaxBytes: 60_000, stopTimeoutMs: 1000 };
+    const replication = await scene.replicate(options);
+    await replication.ready();
+    await scene.server.kill();
+    const seqs = await commitIntoSpool(scene, replication, 3);
+    while (!replication.events.some(({ message }) => /the spool is full/.test(message))) {
+      await scene.writer.command('step 1');
+      await sleep(150);
+    }
+    await scene.writer.command('step 20');
+    await assert.rejects(replication.stop(), /stopped before .* had its last commits/);
+    const cost = /moments after (\S+), until .* no restore point of their own: the spool was full/;
+    const [, from] = replication.events.map(({ message }) => cost.exec(message)).find(Boolean)!;
+    await scene.server.restart();
+    const stoppedMs = Date.now();
+    const again = await scene.replicate(options);
+    await again.ready();
+    await again.stop();
+    const replica = await openReplica(scene.replica, { env: {}, nats: NATS });
+    t.after(() => replica.close());
+    const moments = (await replica.list(0)).map(({ timestampMs }) => timestampMs);
+    const last = moments.findLastIndex((ms) => ms < stoppedMs);
+    assert.equal(new Date(moments[last]).toISOString(), from);
+    assert.equal(moments.length, last + 2, 'the rest is one state');
     await assertMoments(scene, seqs);
   },
 );
