@@ -11,27 +11,42 @@ import { Metrics } from './metrics.js';
 
 export type DatabaseHealth = 'starting' | 'replicating' | 'waiting' | 'failed';
 
+/** What is known of a database; the first that holds is its health, or else it is just starting. */
+interface Known {
+  hasFailed?: boolean;
+  isAway?: boolean;
+  isMissing?: boolean;
+  hasBegun?: boolean;
+}
+
 /** What an event shows of its database. */
-const HEALTH: Partial<Record<ReplicateEvent['type'], DatabaseHealth>> = {
-  ready: 'replicating',
-  put: 'replicating',
-  back: 'replicating',
-  reached: 'replicating',
-  missing: 'waiting',
-  retry: 'waiting',
-  away: 'waiting',
+const SHOWN: Partial<Record<ReplicateEvent['type'], Known>> = {
+  ready: { hasBegun: true, isAway: false, isMissing: false },
+  put: { hasBegun: true },
+  retry: { isAway: true },
+  away: { isAway: true },
+  back: { isAway: false },
+  reached: { isAway: false },
+  missing: { isMissing: true },
+  found: { isMissing: false },
 };
+
+function healthOf({ hasFailed, isAway, isMissing, hasBegun }: Known): DatabaseHealth {
+  if (hasFailed) return 'failed';
+  if (isAway || isMissing) return 'waiting';
+  return hasBegun ? 'replicating' : 'starting';
+}
 
 export class Monitor {
   readonly #metrics: Metrics;
-  readonly #health = new Map<string, DatabaseHealth>();
+  readonly #known = new Map<string, Known>();
   readonly #server: Server;
 
   private constructor(metrics: Metrics, databases: readonly string[]) {
     this.#metrics = metrics;
     for (const database of databases) {
       metrics.add(database);
-      this.#health.set(database, 'starting');
+      this.#known.set(database, {});
     }
     this.#server = createServer((request, response) => {
       const path = request.url?.split('?')[0];
@@ -42,8 +57,9 @@ export class Monitor {
           response.writeHead(200, { 'content-type': metrics.contentType }).end(text);
         });
       } else if (path === '/healthz') {
-        const failed = [...this.#health.values()].includes('failed');
-        const body = { healthy: !failed, databases: Object.fromEntries(this.#health) };
+        const health = [...this.#known].map(([database, known]) => [database, healthOf(known)] as const);
+        const failed = health.some(([, one]) => one === 'failed');
+        const body = { healthy: !failed, databases: Object.fromEntries(health) };
         response
           .writeHead(failed ? 503 : 200, { 'content-type': 'application/json' })
           .end(`${JSON.stringify(body)}\n`);
@@ -84,13 +100,16 @@ export class Monitor {
 
   take(database: string, event: ReplicateEvent): void {
     this.#metrics.take(database, event);
-    const health = HEALTH[event.type];
-    if (health !== undefined) this.#health.set(database, health);
+    this.#learn(database, SHOWN[event.type] ?? {});
   }
 
   fail(database: string): void {
     this.#metrics.fail(database);
-    this.#health.set(database, 'failed');
+    this.#learn(database, { hasFailed: true });
+  }
+
+  #learn(database: string, shown: Known): void {
+    this.#known.set(database, { ...this.#known.get(database), ...shown });
   }
 
   close(): void {

@@ -22,7 +22,15 @@ function make(folder: string): void {
   try {
     mkdirSync(folder, 0o700);
   } catch (error) {
-    if (isMissing(error) || !statSync(folder, { throwIfNoEntry: false })?.isDirectory()) throw error;
+    if (isMissing(error) || !isFolder(folder)) throw error;
+  }
+}
+
+function isFolder(path: string): boolean {
+  try {
+    return statSync(path).isDirectory();
+  } catch {
+    return false;
   }
 }
 

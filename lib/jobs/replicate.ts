@@ -128,6 +128,7 @@ class Session {
   #sealedAt = Number.NEGATIVE_INFINITY;
   #pendingSince = 0;
   #wasSilent = false;
+  #isMissing = false;
   /** Set until the first image, where it is not known to be the replica's database. */
   #newcomer: Newcomer | undefined;
   #isBegunAnew = false;
@@ -299,10 +300,12 @@ class Session {
   async #poll(): Promise<'current' | 'more' | 'wait'> {
     try {
       const polled = await this.#capture.poll();
+      this.#tellFound();
       if (this.#capture.hasPending && this.#pendingSince === 0) this.#pendingSince = performance.now();
       return polled;
     } catch (error) {
       if (this.#options.once || !hasCode(error, 'NO_DATABASE', 'CAPTURE')) throw error;
+      this.#isMissing = true;
       this.#emit({ type: 'missing', level: 'warn', message: `${(error as Error).message}; waiting` });
       if (this.#options.signal?.aborted) return 'current';
       await pause(this.#options.pollIntervalMs ?? DEFAULT_POLL_MS, this.#options.signal);
@@ -375,6 +378,13 @@ class Session {
       message: `replicating ${this.#options.database} to ${this.#options.replica.url}`,
       txid: this.#uploader.txid,
     });
+  }
+
+  #tellFound(): void {
+    if (!this.#isMissing) return;
+    this.#isMissing = false;
+    const message = `${this.#options.database} can be read again`;
+    this.#emit({ type: 'found', level: 'info', message });
   }
 
   #tellReach(): void {

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
-import { rm, writeFile } from 'node:fs/promises';
+import { rename, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseListenAddress } from '../../cli/listen-address.js';
 import { Metrics } from '../../cli/metrics.js';
+import { Monitor } from '../../cli/monitor.js';
 import { JetliteError } from '../../lib/errors.js';
 import { makeBucket } from '../support/nats-replica.js';
 import { startNatsServer } from '../support/nats-server.js';
@@ -28,6 +29,11 @@ async function figure(url: string, name: string, database: string): Promise<numb
   const text = await (await fetch(`${url}/metrics`)).text();
   const line = text.split('\n').find((each) => each.startsWith(`${name}{database="${database}"}`));
   return line === undefined ? undefined : Number(line.split(' ')[1]);
+}
+
+async function healthOf(url: string, database: string): Promise<string> {
+  const health = await (await fetch(`${url}/healthz`)).json();
+  return (health as { databases: Record<string, string> }).databases[database];
 }
 
 async function until(holds: () => Promise<boolean>, what: string): Promise<void> {
@@ -87,11 +93,10 @@ test('a server that is away shows for every database at once, with commits that 
   const url = await monitorOf(running);
   const becomes = async (away: number, health: string) => {
     for (const path of [busy, idle]) {
-      const shows = async () => (await figure(url, 'jetlite_replica_away', path)) === away;
-      await until(shows, `jetlite_replica_away ${away} of ${path}`);
+      const shows = async () =>
+        (await figure(url, 'jetlite_replica_away', path)) === away && (await healthOf(url, path)) === health;
+      await until(shows, `jetlite_replica_away ${away} of ${path}, ${health}`);
     }
-    const { databases } = (await (await fetch(`${url}/healthz`)).json()) as { databases: object };
-    assert.deepEqual(databases, { [busy]: health, [idle]: health });
   };
   await becomes(1, 'waiting');
   await server.restart();
@@ -99,11 +104,40 @@ test('a server that is away shows for every database at once, with commits that 
   await server.kill();
   await shell.run(busy, 'INSERT INTO t VALUES (1);');
   await becomes(1, 'waiting');
-  assert.doesNotMatch(running.said.stderr, /trying again/, 'no try has been given up yet');
   await server.restart();
   await becomes(0, 'replicating');
   running.child.kill('SIGTERM');
   assert.equal((await running.ended).exitCode, 0);
+});
+
+test('a database that goes missing is waited for until it is back, though nothing was committed', async (t) => {
+  const shell = sqliteShell(t);
+  if (shell === undefined) return;
+  const folder = await scratchFolder(t);
+  const database = join(folder, 'a.db');
+  await shell.run(database, 'CREATE TABLE t(x);');
+  const running = startJetlite(['replicate', database, join(folder, 'replica'), '--addr', '127.0.0.1:0']);
+  const url = await monitorOf(running);
+  const becomes = (health: string) => until(async () => (await healthOf(url, database)) === health, health);
+  await becomes('replicating');
+  await rename(database, `${database}.away`);
+  await becomes('waiting');
+  await rename(`${database}.away`, database);
+  await becomes('replicating');
+  running.child.kill('SIGTERM');
+  assert.equal((await running.ended).exitCode, 0);
+});
+
+test('what has failed stays failed, whatever comes late', async (t) => {
+  const database = '/var/lib/a.db';
+  const monitor = await Monitor.start({ host: '127.0.0.1', port: 0 }, [database]);
+  t.after(() => monitor.close());
+  monitor.fail(database);
+  for (const type of ['reached', 'away'] as const) {
+    monitor.take(database, { type, level: 'debug', message: '' });
+    assert.equal((await fetch(`${monitor.url}/healthz`)).status, 503);
+    assert.equal(await healthOf(monitor.url, database), 'failed');
+  }
 });
 
 test('what a replica lost is counted, and called damaged until it is healed', async () => {

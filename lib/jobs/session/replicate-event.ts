@@ -18,6 +18,8 @@ export type ReplicateEvent =
     }
   /** The replica is out of reach; nothing is lost, and it is tried again. */
   | { readonly type: 'retry' | 'missing'; readonly level: 'warn'; readonly message: string }
+  /** The database can be read again after `missing`. */
+  | { readonly type: 'found'; readonly level: 'info'; readonly message: string }
   /** Whether the replica is out of reach just now, as soon as it shows, also where nothing waits for it. */
   | { readonly type: 'away' | 'reached'; readonly level: 'debug'; readonly message: string }
   /** A file waits for the replica on disk now; or there is something to be said of those that do. */

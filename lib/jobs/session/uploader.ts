@@ -33,6 +33,7 @@ const SLOWEST_BYTES_PER_MS = 4096;
 /** What goes to the spool early is one thing; nobody is told of a line that is only slow. */
 const SILENT_AFTER_MS = 5000;
 const SILENT_BYTES_PER_MS = 16;
+const LONGEST_OVERDUE_MS = 60_000;
 /** While a backlog is put, batches are sealed this much more seldom than one of it takes: so it gets shorter. */
 const BACKLOG_SPACING = 10;
 const SPOOL_RETRY_MS = 5000;
@@ -263,7 +264,9 @@ export class Uploader {
 
   #isOverdue(afterMs: number, bytesPerMs: number): boolean {
     const head = this.#head;
-    return head !== undefined && performance.now() - head.begunAt > afterMs + head.bytes / bytesPerMs;
+    if (head === undefined) return false;
+    const dueMs = Math.min(afterMs + head.bytes / bytesPerMs, LONGEST_OVERDUE_MS);
+    return performance.now() - head.begunAt > dueMs;
   }
 
   get #isMemoryFull(): boolean {

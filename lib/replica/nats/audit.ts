@@ -45,8 +45,8 @@ export async function auditFiles(
   const byName = new Map(listed.map((file) => [ltxPath(file), file]));
   const looks: (() => Promise<FileFlaw | undefined>)[] = [];
   for (const file of listed) {
-    if ((counts.get(file.nuid) ?? 0) !== file.chunks) looks.push(() => countAgain(bucket, file));
-    else if (file.size < LTX_LEAST_SIZE) looks.push(async () => tooSmall(file));
+    const isWhole = (counts.get(file.nuid) ?? 0) === file.chunks && file.size >= LTX_LEAST_SIZE;
+    if (!isWhole) looks.push(() => lookAgain(bucket, file));
   }
   for (const file of remembered) {
     const found = byName.get(ltxPath(file));
@@ -61,23 +61,18 @@ export async function auditFiles(
   return flaws;
 }
 
-function tooSmall(file: ListedFile): FileFlaw {
-  const message = `expected at least ${LTX_LEAST_SIZE} bytes, found ${file.size}`;
-  return { file: infoOf(file), kind: 'damaged', message };
-}
-
 /** It may have been replaced or removed, or put, between listing and counting. */
-async function countAgain(bucket: Bucket, file: ListedFile): Promise<FileFlaw | undefined> {
-  const { name, nuid, chunks } = file;
+async function lookAgain(bucket: Bucket, file: ListedFile): Promise<FileFlaw | undefined> {
+  const { name, nuid, chunks, size } = file;
   const last = await lastMeta(bucket, name);
   if (last !== undefined && versionOf(last) !== file.version) return undefined;
   const found = await chunkCount(bucket, nuid);
-  if (found === chunks) return undefined;
-  return {
-    file: infoOf(file),
-    kind: 'damaged',
-    message: `expected ${chunks} chunks, the server has ${found}`,
-  };
+  if (found === chunks && size >= LTX_LEAST_SIZE) return undefined;
+  const message =
+    found === chunks
+      ? `expected at least ${LTX_LEAST_SIZE} bytes, found ${size}`
+      : `expected ${chunks} chunks, the server has ${found}`;
+  return { file: infoOf(file), kind: 'damaged', message };
 }
 
 async function lookUp(

@@ -226,6 +226,7 @@ class Offer {
         continue;
       }
       assert.ok(isNotFound(restored), `${nameOf(wish)}: ${restored}`);
+      this.#judgeRefusal(wish, restored);
       assert.match(restored.message, /the nearest |the oldest state is /);
       assert.match(restored.hint ?? '', /can be restored/);
       this.#refused++;
