@@ -10,16 +10,12 @@ import { DEFAULT_LEVELS, tidy } from '../../lib/jobs/tidy/tidy.js';
 import { openFileReplica } from '../../lib/replica/file.js';
 import { CopyReaders, CopyStage } from '../support/copy-stage.js';
 import { FollowRun } from '../support/follow-run.js';
-import { following, level0, nameOf } from '../support/follow-stage.js';
+import { followedTwoRows, following, level0, nameOf } from '../support/follow-stage.js';
 
 test('a replica that has lost what the copy has is waited for, and gone on with when it has it again', async (t) => {
-  const made = await following(t);
+  const made = await followedTwoRows(t);
   if (!made) return;
-  const { stage, run, readers } = made;
-  await stage.row();
-  await stage.row();
-  await run.reaches(3n);
-  await run.stop();
+  const { stage, readers } = made;
   const [lost, later] = [3, 4].map((txid) => join(level0(stage), nameOf(txid)));
   await stage.row();
   for (const path of [lost, later]) renameSync(path, `${path}.away`);
@@ -35,13 +31,9 @@ test('a replica that has lost what the copy has is waited for, and gone on with 
 });
 
 test('a damaged page of a replica that is behind does not make it another database', async (t) => {
-  const made = await following(t);
+  const made = await followedTwoRows(t);
   if (!made) return;
-  const { stage, run } = made;
-  await stage.row();
-  await stage.row();
-  await run.reaches(3n);
-  await run.stop();
+  const { stage } = made;
   const [lost, sound] = [3, 2].map((txid) => join(level0(stage), nameOf(txid)));
   renameSync(lost, `${lost}.away`);
   let renamed = 0;
@@ -90,13 +82,9 @@ test('where other states have come under numbers that were lost, the first later
 
 for (const when of ['longer', 'shorter'] as const) {
   test(`a replica that was begun anew and is ${when} than before ends following and leaves the copy`, async (t) => {
-    const made = await following(t);
+    const made = await followedTwoRows(t);
     if (!made) return;
-    const { stage, run, readers } = made;
-    await stage.row();
-    await stage.row();
-    await run.reaches(3n);
-    await run.stop();
+    const { stage, readers } = made;
     rmSync(join(stage.source.folder, 'replica'), { recursive: true });
     rmSync(join(stage.source.folder, '.app.db-jetlite'), { recursive: true });
     const replica = await openFileReplica(join(stage.source.folder, 'replica'));
@@ -116,13 +104,9 @@ for (const when of ['longer', 'shorter'] as const) {
     if (other === undefined) return;
     await other.step('DROP TABLE t', 'CREATE TABLE reading (x)');
     for (let i = when === 'longer' ? 6 : 2; i > 2; i--) await other.step('INSERT INTO reading VALUES (1)');
-    const made = await following(t);
+    const made = await followedTwoRows(t);
     if (!made) return;
-    const { stage, run, readers } = made;
-    await stage.row();
-    await stage.row();
-    await run.reaches(3n);
-    await run.stop();
+    const { stage, readers } = made;
     const place = join(stage.source.folder, 'replica');
     rmSync(place, { recursive: true });
     renameSync(join(other.source.folder, 'replica'), place);

@@ -15,6 +15,17 @@ export async function following(t: TestContext, options: Partial<FollowOptions> 
   return { stage, run, readers: new CopyReaders(t, stage.path) };
 }
 
+/** The same, its follower stopped at TXID 3 after two more rows. */
+export async function followedTwoRows(t: TestContext) {
+  const made = await following(t);
+  if (made === undefined) return undefined;
+  await made.stage.row();
+  await made.stage.row();
+  await made.run.reaches(3n);
+  await made.run.stop();
+  return made;
+}
+
 /** Where the files of level 0 are. */
 export const level0 = (stage: CopyStage) => join(stage.source.folder, 'replica', 'ltx', '0');
 /** The file name of one TXID. */

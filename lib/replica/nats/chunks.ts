@@ -41,8 +41,6 @@ export interface Sending {
 const EARLY_CHUNKS = 16;
 /** After this time without an answer it is looked whether the stream has another leader. */
 const LOOK_MS = 1000;
-/** How long answers are waited for once nobody wants them any more. */
-const ABORTED_PATIENCE_MS = 500;
 
 /** The nuid is of no use any more: the order of its chunks is broken, or unknown. */
 export class NuidSpoilt extends Error {}
@@ -197,24 +195,13 @@ class ChunkWindow {
     await this.#until(() => this.#queue.length === 0 && this.#inFlight === 0 && !this.#waiting);
   }
 
-  /** Resolves, without regard to how, when every answer that can still come has come; soon, once that was wished for. */
+  /** Resolves, without regard to how, when every answer that can still come has come. */
   async settled(): Promise<void> {
-    const { signal } = this.#sending;
-    let timer: NodeJS.Timeout | undefined;
     this.#ended = true;
-    while (this.#inFlight > 0 && !this.#lost) {
-      if (signal?.aborted) timer ??= setTimeout(() => this.#giveUp(), ABORTED_PATIENCE_MS);
-      await this.#change();
-    }
-    clearTimeout(timer);
+    while (this.#inFlight > 0 && !this.#lost) await this.#change();
     clearInterval(this.#looking);
     this.#forgetLost();
-    signal?.removeEventListener('abort', this.#wake);
-  }
-
-  #giveUp(): void {
-    this.#lost = true;
-    this.#changed();
+    this.#sending.signal?.removeEventListener('abort', this.#wake);
   }
 
   async #until(reached: () => boolean): Promise<void> {
