@@ -55,7 +55,6 @@ export class Metrics {
     switch (event.type) {
       case 'ready':
         this.#txid.set({ database }, Number(event.txid));
-        this.#away.set({ database }, 0);
         break;
       case 'put':
         this.#txid.set({ database }, Number(event.file.maxTxid));
@@ -63,14 +62,6 @@ export class Metrics {
         this.#commits.inc({ database }, event.commits);
         this.#files.inc({ database });
         this.#bytes.inc({ database }, event.file.size);
-        break;
-      case 'retry':
-      case 'away':
-        this.#away.set({ database }, 1);
-        break;
-      case 'back':
-      case 'reached':
-        this.#away.set({ database }, 0);
         break;
       case 'spooled':
         this.#spooled.inc({ database });
@@ -90,6 +81,10 @@ export class Metrics {
         this.#gaps.inc({ database });
         break;
     }
+  }
+
+  setAway(database: string, isAway: boolean): void {
+    this.#away.set({ database }, isAway ? 1 : 0);
   }
 
   fail(database: string): void {

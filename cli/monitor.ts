@@ -100,7 +100,8 @@ export class Monitor {
 
   take(database: string, event: ReplicateEvent): void {
     this.#metrics.take(database, event);
-    this.#learn(database, SHOWN[event.type] ?? {});
+    const shown = SHOWN[event.type];
+    if (shown !== undefined) this.#learn(database, shown);
   }
 
   fail(database: string): void {
@@ -109,7 +110,9 @@ export class Monitor {
   }
 
   #learn(database: string, shown: Known): void {
-    this.#known.set(database, { ...this.#known.get(database), ...shown });
+    const known = { ...this.#known.get(database), ...shown };
+    this.#known.set(database, known);
+    this.#metrics.setAway(database, known.isAway === true);
   }
 
   close(): void {

@@ -94,3 +94,8 @@ export class GivenUpError extends JetliteError {
 export function throwIfAborted(signal: AbortSignal | undefined, what: string): void {
   if (signal?.aborted) throw new JetliteError('ABORTED', `${what} was interrupted`, { cause: signal.reason });
 }
+
+/** True if nothing stands at the path. */
+export function isMissing(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException).code === 'ENOENT';
+}

@@ -6,6 +6,7 @@
 import { mkdirSync, statSync } from 'node:fs';
 import { mkdir, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { isMissing } from './errors.js';
 
 /** Private, with all above it. Throws the system's error. */
 export function makeFolderSync(folder: string): void {
@@ -54,8 +55,4 @@ async function makeOne(folder: string, mode: number): Promise<string[]> {
     if (isThere) return [];
     throw error;
   }
-}
-
-function isMissing(error: unknown): boolean {
-  return (error as NodeJS.ErrnoException).code === 'ENOENT';
 }

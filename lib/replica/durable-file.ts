@@ -4,9 +4,9 @@
 
 import { link, open, readdir, stat, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { JetliteError } from '../errors.js';
+import { isMissing, JetliteError } from '../errors.js';
 import { makeFolders } from '../make-folder.js';
-import { folderError, isMissing } from './folder-error.js';
+import { folderError } from './folder-error.js';
 
 const COMPARE_SIZE = 1024 * 1024;
 const STALE_TEMPORARY_MS = 3_600_000n;

@@ -8,11 +8,11 @@
 import { createHash } from 'node:crypto';
 import { open, rename, stat, unlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { LeaseLostError } from '../errors.js';
+import { isMissing, LeaseLostError } from '../errors.js';
 import { linkExclusively, syncFolder, unlinkIfThere, writeSynced } from './durable-file.js';
 import type { FilePutter } from './file-put.js';
 import { conflict, expectVersion, foundVersion, versionOf } from './file-version.js';
-import { folderError, isMissing } from './folder-error.js';
+import { folderError } from './folder-error.js';
 import { extraPath } from './names.js';
 import { type Extra, LEASE_NAME } from './replica.js';
 

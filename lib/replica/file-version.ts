@@ -6,10 +6,9 @@
 import type { BigIntStats } from 'node:fs';
 import { stat, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { ConflictError, JetliteError } from '../errors.js';
+import { ConflictError, isMissing, JetliteError } from '../errors.js';
 import { formatTxid, parseLtxFileName } from '../ltx/header.js';
 import { namesIn, syncFolder } from './durable-file.js';
-import { isMissing } from './folder-error.js';
 import type { LtxName } from './names.js';
 import type { LtxFileInfo, LtxFileTarget } from './replica.js';
 import { whoWrote } from './writer.js';

@@ -15,7 +15,7 @@
 import { type FileHandle, open, rename, stat, unlink } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { ConflictError, FormatError, JetliteError } from '../errors.js';
+import { ConflictError, FormatError, isMissing, JetliteError } from '../errors.js';
 import { linkExclusively, namesIn, syncFolder, unlinkIfThere, writeSynced } from './durable-file.js';
 import { flawsOf } from './file-audit.js';
 import { FileExtras } from './file-extras.js';
@@ -29,7 +29,7 @@ import {
   infoOf,
   versionOf,
 } from './file-version.js';
-import { folderError, isMissing } from './folder-error.js';
+import { folderError } from './folder-error.js';
 import { watchFolder } from './folder-watch.js';
 import { compareFiles, type LtxName, levelFolder, ltxPath, parseLevel, parseLtxPath } from './names.js';
 import { Remembered } from './remembered.js';

@@ -24,11 +24,6 @@ const WORDS: Record<string, readonly [problem: string, hint: string]> = {
   EIO: ['the disk reports an error', 'Check the disk.'],
 };
 
-/** True if nothing stands at the path. */
-export function isMissing(error: unknown): boolean {
-  return (error as NodeJS.ErrnoException).code === 'ENOENT';
-}
-
 /** A JetliteError REPLICA for what the file system refused; every other error as it is. */
 export function folderError(error: unknown, verb: string, path: string): unknown {
   if (error instanceof JetliteError) return error;

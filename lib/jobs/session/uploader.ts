@@ -33,7 +33,7 @@ const SLOWEST_BYTES_PER_MS = 4096;
 /** What goes to the spool early is one thing; nobody is told of a line that is only slow. */
 const SILENT_AFTER_MS = 5000;
 const SILENT_BYTES_PER_MS = 16;
-const LONGEST_OVERDUE_MS = 60_000;
+const SILENT_AT_MOST_MS = 60_000;
 /** While a backlog is put, batches are sealed this much more seldom than one of it takes: so it gets shorter. */
 const BACKLOG_SPACING = 10;
 const SPOOL_RETRY_MS = 5000;
@@ -135,9 +135,8 @@ export class Uploader {
   /** Whether the replica is out of reach, or has not answered for so long that it must be. */
   get isSilent(): boolean {
     const { attempts, replica } = this.#options;
-    return (
-      replica.isLost === true || attempts.isTroubled || this.#isOverdue(SILENT_AFTER_MS, SILENT_BYTES_PER_MS)
-    );
+    if (replica.isLost === true || attempts.isTroubled) return true;
+    return this.#isOverdue(SILENT_AFTER_MS, SILENT_BYTES_PER_MS, SILENT_AT_MOST_MS);
   }
 
   /** How long commits are to gather before the next batch is added while a put is under way, ms. */
@@ -262,11 +261,10 @@ export class Uploader {
     await state.writeSums(capture.sums, origin, capture.pageSize);
   }
 
-  #isOverdue(afterMs: number, bytesPerMs: number): boolean {
+  #isOverdue(afterMs: number, bytesPerMs: number, mostMs = Number.POSITIVE_INFINITY): boolean {
     const head = this.#head;
     if (head === undefined) return false;
-    const dueMs = Math.min(afterMs + head.bytes / bytesPerMs, LONGEST_OVERDUE_MS);
-    return performance.now() - head.begunAt > dueMs;
+    return performance.now() - head.begunAt > Math.min(afterMs + head.bytes / bytesPerMs, mostMs);
   }
 
   get #isMemoryFull(): boolean {

@@ -96,6 +96,7 @@ export async function openBucket(
   const info = await streamOf(manager, link, name);
   let { config } = info;
   let dangers = dangersOf(config);
+  let unwritable = unwritableBy(config);
   const told = new Set<string>();
   const warn = ({ cluster }: StreamInfo): void => {
     for (const warning of warningsOf(name, config, cluster?.name, dangers)) {
@@ -128,12 +129,13 @@ export async function openBucket(
       return dangers;
     },
     get unwritable() {
-      return unwritableBy(config);
+      return unwritable;
     },
     async look() {
       const now = await link.ask(() => manager.streams.info(config.name));
       config = now.config;
       dangers = dangersOf(config);
+      unwritable = unwritableBy(config);
       warn(now);
     },
   };

@@ -56,8 +56,7 @@ export interface PutTarget {
 
 const RETRY_MS = 25;
 const PURGE_PATIENCE_MS = 2000;
-/** For cleaning up behind a put that was aborted: of the server's answer, and of all. */
-const ABORTED_PURGE_PATIENCE_MS = 300;
+/** For cleaning up behind a put that was aborted. */
 const ABORTED_GRACE_MS = 1500;
 /** After so long an upload its first chunks may have been taken for what a killed one left (sweep.ts). */
 const SLOW_UPLOAD_MS = 3_600_000;
@@ -361,8 +360,7 @@ class Put {
   /** As far as it can be done: what stays behind is unreachable, and an audit of the bucket finds it. */
   async #purge(nuids: readonly string[]): Promise<void> {
     try {
-      const patienceMs = this.#signal?.aborted ? ABORTED_PURGE_PATIENCE_MS : PURGE_PATIENCE_MS;
-      if (nuids.length > 0) await this.#bucket.link.ready(patienceMs);
+      if (nuids.length > 0) await this.#bucket.link.ready(PURGE_PATIENCE_MS);
       for (const nuid of nuids) {
         await purgeChunks(this.#bucket, nuid);
         this.#tried.delete(nuid);
